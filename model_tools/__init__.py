@@ -1,0 +1,1 @@
+"""From a TensorFlow model to a measured GPU inference service."""

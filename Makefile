@@ -1,0 +1,60 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header
+
+##@ Use
+
+demo: env ## Cluster (unless KUBECONFIG is set), images, model, install, load, SLO report
+	$(BIN)/python -m demo
+
+test: env ## Unit, chart and integration tests: no root and no cluster needed
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-e2e: env ## End-to-end tests on $KUBECONFIG, or on the embedded cluster
+	$(BIN)/python -m demo --test-e2e
+
+cluster-up: env ## Start the embedded Kubernetes
+	$(BIN)/cluster up
+
+cluster-down: env ## Stop the embedded Kubernetes and leave nothing of it
+	$(BIN)/cluster down
+
+##@ Develop
+
+lint: env ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: env ## Let ruff rewrite the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: env ## Resolve the dependencies anew into requirements/*.txt
+	$(LOCK) --no-deps requirements/uv.in -o requirements/uv.txt
+	$(LOCK) --no-deps requirements/kube-tools.in -o requirements/kube-tools.txt
+	$(LOCK) pyproject.toml --extra export --extra openvino --extra loadtest --extra stores --group dev -o requirements/dev.txt
+	$(LOCK) pyproject.toml --extra loadtest --extra stores -c requirements/dev.txt -o requirements/tools.txt
+	$(LOCK) --no-deps requirements/triton-cpu.in -c <(sed -n 's/^\(openvino==[^ ]*\).*/\1/p' requirements/dev.txt) -o requirements/triton-cpu.txt
+
+clean: ## Remove what was built in the checkout (the cache outside it stays)
+	rm -rf build dist $(VENV)
+
+# The environment is as current as the lock files that it was made from.
+env: $(VENV)/.stamp
+
+$(VENV)/.stamp: requirements/dev.txt requirements/uv.txt pyproject.toml
+	./setup
+	touch $@
+
+help:
+	@awk 'BEGIN {FS = ":.*## "} \
+	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo test test-e2e cluster-up cluster-down lint format lock clean env help

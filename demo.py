@@ -1,0 +1,230 @@
+"""From a clean checkout to a served, loaded and judged model: `make demo`, `make test-e2e`.
+
+Without KUBECONFIG everything happens on the embedded cluster. With it, on the cluster it names:
+REGISTRY says where that cluster pulls images from, VALUES which values file describes it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+
+from model_tools.console import BadInput, CheckFailed, run
+
+ROOT = Path(__file__).parent
+BUILD = ROOT / "build"
+BIN = Path(sys.executable).parent
+RELEASE = "inference-system"
+NAMESPACE = "inference"
+MODEL = BUILD / "model" / "resnet50"
+IMAGES = BUILD / "images.yaml"
+INSTALL_TIMEOUT = "10m"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command that runs once the steps it needs are done; its output goes to a log."""
+
+    name: str
+    command: Sequence[str | Path]
+    needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Target:
+    """The cluster that the demo runs on."""
+
+    kubeconfig: str | None
+    registry: str | None
+    values: Path
+
+    @classmethod
+    def from_environment(cls) -> Target:
+        kubeconfig = os.environ.get("KUBECONFIG")
+        values = ROOT / os.environ.get("VALUES", "values/local.yaml")
+        if not values.is_file():
+            raise BadInput(f"VALUES names {values}, which is no file")
+        if kubeconfig and not Path(kubeconfig).is_file():
+            raise BadInput(f"KUBECONFIG names {kubeconfig}, which is no file")
+        registry = os.environ.get("REGISTRY")
+        if kubeconfig and not registry:
+            raise BadInput(
+                "KUBECONFIG names a cluster of yours: REGISTRY=host/path must say where it pulls images from"
+            )
+        return cls(kubeconfig, registry, values)
+
+    def reach(self, *command: str | Path) -> list[str | Path]:
+        """The command as it must be called to reach the cluster's API server."""
+        return list(command) if self.kubeconfig else [BIN / "cluster", "exec", "--", *command]
+
+    def preparation(self) -> list[Step]:
+        images: list[str | Path] = [
+            BIN / "python",
+            "-m",
+            "images.build",
+            "triton-cpu",
+            "tools",
+            "model",
+            "--values",
+            IMAGES,
+        ]
+        steps = [
+            Step("model", [BIN / "model-tools", "export", "--cached", "--output", MODEL]),
+            Step("chart", [BIN / "python", "-m", "charts.package", BUILD / "chart"]),
+        ]
+        if self.kubeconfig:
+            steps.append(Step("images", [*images, "--push", str(self.registry)], ("model",)))
+            return [*steps, self.install(("images", "chart"))]
+        return [
+            *steps,
+            Step("images", images, ("model",)),
+            Step("cluster", [BIN / "cluster", "up"]),
+            Step("load images", [BIN / "cluster", "load-image", "--values", IMAGES], ("images", "cluster")),
+            self.install(("load images", "chart")),
+        ]
+
+    def install(self, needs: tuple[str, ...]) -> Step:
+        command: list[str | Path] = [
+            "helm",
+            "upgrade",
+            "--install",
+            RELEASE,
+            BUILD / "chart",
+            "--namespace",
+            NAMESPACE,
+        ]
+        command += ["--create-namespace", "--values", self.values, "--values", IMAGES]
+        command += ["--rollback-on-failure", "--timeout", INSTALL_TIMEOUT]
+        return Step("install", self.reach(*command), needs)
+
+
+@dataclass
+class Runner:
+    """Runs steps as soon as what they need is done, and shows what runs and for how long."""
+
+    logs: Path = BUILD / "logs"
+    began: float = field(default_factory=time.monotonic)
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def run(self, steps: Sequence[Step]) -> None:
+        """Raises CheckFailed with the end of the log of the first step that fails."""
+        self.logs.mkdir(parents=True, exist_ok=True)
+        waiting = {step.name: step for step in steps}
+        done: set[str] = set()
+        futures: dict[Future[float], Step] = {}
+        with self._display() as show, ThreadPoolExecutor(len(steps)) as pool:
+            try:
+                while waiting or futures:
+                    for name in [name for name, step in waiting.items() if done.issuperset(step.needs)]:
+                        futures[pool.submit(self._execute, waiting[name])] = waiting.pop(name)
+                    finished, _ = wait(futures, timeout=1, return_when=FIRST_COMPLETED)
+                    for future in finished:
+                        step = futures.pop(future)
+                        print(f"{self._clock()} {step.name}: done in {future.result():.0f} s", flush=True)
+                        done.add(step.name)
+                    show(", ".join(step.name for step in futures.values()))
+            except BaseException:
+                self._stop()
+                raise
+
+    def _execute(self, step: Step) -> float:
+        log = self.logs / f"{step.name.replace(' ', '-')}.log"
+        began = time.monotonic()
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [str(word) for word in step.command],
+                cwd=ROOT,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            self.running[step.name] = process
+            status = process.wait()
+            del self.running[step.name]
+        if status:
+            tail = log.read_text(errors="replace").splitlines()[-30:]
+            print("\n".join(["", f"-- the end of {log}", *tail, ""]), file=sys.stderr)
+            raise CheckFailed(f"the step '{step.name}' failed with status {status}; its log is {log}")
+        return time.monotonic() - began
+
+    def _stop(self) -> None:
+        for process in list(self.running.values()):
+            process.send_signal(signal.SIGINT)
+
+    def _clock(self) -> str:
+        minutes, seconds = divmod(round(time.monotonic() - self.began), 60)
+        return f"[{minutes:2d}:{seconds:02d}]"
+
+    @contextmanager
+    def _display(self) -> Iterator[Callable[[str], None]]:
+        """On a terminal, a line that says what runs now; elsewhere only the lines of finished steps."""
+        from rich.console import Console
+
+        console = Console(stderr=True)
+        if not console.is_terminal:
+            yield lambda text: None
+            return
+        with console.status("") as status:
+            yield lambda text: status.update(f"{self._clock()} {text}")
+
+
+def foreground(command: Sequence[str | Path]) -> int:
+    """Runs a command that shows its own progress; its exit status."""
+    return subprocess.run([str(word) for word in command], cwd=ROOT, check=False).returncode
+
+
+def preflight(target: Target) -> None:
+    if target.kubeconfig:
+        from cluster.kube_tools import tools_folder
+
+        os.environ["PATH"] = f"{tools_folder()}{os.pathsep}{os.environ['PATH']}"
+    else:
+        from cluster.preflight import check
+
+        check()
+
+
+@click.command()
+@click.option("--test-e2e", is_flag=True, help="Run every end-to-end test, not just the SLO suite.")
+def cli(test_e2e: bool) -> int:
+    """Installs the chart on a real Kubernetes, loads it, and reports its SLOs."""
+    target = Target.from_environment()
+    preflight(target)
+    runner = Runner()
+    runner.run(target.preparation())
+
+    which = ["--release", RELEASE, "--namespace", NAMESPACE]
+    load = BUILD / "load.json"
+    status = foreground(target.reach(BIN / "loadtest", "run", *which, "--json", load))
+    if status:
+        return status
+    suite = "tests/e2e" if test_e2e else "tests/e2e/slo"
+    pytest: list[str | Path] = [
+        BIN / "python",
+        "-m",
+        "pytest",
+        suite,
+        *which,
+        "--load",
+        load,
+        "--report",
+        BUILD / "report",
+    ]
+    status = foreground(target.reach(*pytest, *([] if test_e2e else ["--quiet", "--no-header"])))
+    print(f"{runner._clock()} the report is {BUILD / 'report' / 'index.html'}")
+    return status
+
+
+if __name__ == "__main__":
+    run(cli, "demo")

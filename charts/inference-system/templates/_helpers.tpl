@@ -1,0 +1,69 @@
+{{/* Returns the prefix of every object's name: the release's name, which "inference-system" is part of.
+     45 characters leave room for the longest suffix within a Service's 63. */}}
+{{- define "inference-system.fullname" -}}
+{{- if contains .Chart.Name .Release.Name -}}
+{{- .Release.Name | trunc 45 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 45 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Returns the labels that never change in an object's life, for selectors and pods.
+     Takes (list $ "component"). */}}
+{{- define "inference-system.selectorLabels" -}}
+{{- $root := first . -}}
+app.kubernetes.io/name: {{ $root.Chart.Name }}
+app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/component: {{ last . }}
+{{- end -}}
+
+{{/* Returns the labels of an object: its selector labels and what made it. Takes (list $ "component"). */}}
+{{- define "inference-system.labels" -}}
+{{- $root := first . -}}
+{{ include "inference-system.selectorLabels" . }}
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{/* Returns an image reference: the digest if there is one, else the tag. Takes an image of the values. */}}
+{{- define "inference-system.image" -}}
+{{- if .digest -}}
+{{- printf "%s@%s" .repository .digest -}}
+{{- else -}}
+{{- printf "%s:%s" .repository .tag -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Returns the pod's part of the restricted Pod Security Standard. */}}
+{{- define "inference-system.podSecurityContext" -}}
+runAsNonRoot: true
+runAsUser: 1000
+runAsGroup: 1000
+fsGroup: 1000
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{/* Returns a container's part of it, with a root file system that nothing can write to. */}}
+{{- define "inference-system.containerSecurityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end -}}
+
+{{/* Returns the file that a runtime loads, inside the folder of the model's version. */}}
+{{- define "inference-system.modelFile" -}}
+{{- get (dict
+      "tensorrt" "model.plan"
+      "openvino" "model.onnx"
+      "onnxruntime" "model.onnx"
+      "tensorflow" "model.savedmodel/saved_model.pb") .Values.model.runtime -}}
+{{- end -}}
+
+{{/* Returns the job label under which Prometheus keeps what a PodMonitor scrapes. Takes (list $ "triton"). */}}
+{{- define "inference-system.job" -}}
+{{- $root := first . -}}
+{{- printf "%s/%s-%s" $root.Release.Namespace (include "inference-system.fullname" $root) (last .) -}}
+{{- end -}}

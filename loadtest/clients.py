@@ -1,0 +1,224 @@
+"""One user's connection to Triton: prebuilt requests over gRPC or HTTP, checked answers, named failures.
+
+Both clients send requests that were put together once: a gRPC message is serialised to bytes, an HTTP body
+is Triton's binary form. Sending one is then a copy to the socket, so that the load test measures the server
+and not Python's protobuf.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from loadtest.payloads import NUMPY_TYPES, ModelInterface, WrongAnswer, check_answer, pictures
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MAX_MESSAGE = 2**31 - 1
+
+
+class RequestFailed(Exception):
+    """One request's failure. outcome: gRPC status, HTTP code, `timeout`, `connection` or `wrong_answer`."""
+
+    def __init__(self, outcome: str, detail: str) -> None:
+        self.outcome = outcome
+        self.detail = " ".join(detail.split())[:200]
+        super().__init__(f"{outcome}: {self.detail}")
+
+    def __repr__(self) -> str:
+        return str(self)  # Locust groups failures by repr
+
+
+class Client(Protocol):
+    """What a user needs of a protocol."""
+
+    def metadata(self) -> dict[str, Any]:
+        """The model's metadata in the KServe v2 JSON form. Raises RequestFailed."""
+
+    def infer(self, request: Any) -> np.ndarray:
+        """Sends one prebuilt request and returns the checked answer, flat. Raises RequestFailed."""
+
+    def close(self) -> None: ...
+
+
+class GrpcClient:
+    """A channel of its own, kept for the user's life.
+
+    url: host:port, a gRPC target (dns:///name:port spreads over every address of the name), or
+    grpcs://host:port for TLS. timeout: seconds for each request.
+    """
+
+    protocol = "grpc"
+
+    def __init__(self, url: str, model: str, timeout: float, interface: ModelInterface | None = None) -> None:
+        import grpc
+
+        self._model, self._timeout, self._interface = model, timeout, interface
+        options = [
+            ("grpc.lb_policy_name", "round_robin"),
+            # Channels with one target share connections unless told not to: then all users would queue
+            # on one TCP connection, and one pod's worth of flow control.
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.max_send_message_length", MAX_MESSAGE),
+            ("grpc.max_receive_message_length", MAX_MESSAGE),
+            ("grpc.dns_min_time_between_resolutions_ms", 5000),
+            ("grpc.initial_reconnect_backoff_ms", 500),
+            ("grpc.max_reconnect_backoff_ms", 5000),
+        ]
+        if url.startswith("grpcs://"):
+            target = url.removeprefix("grpcs://")
+            self._channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(), options)
+        else:
+            self._channel = grpc.insecure_channel(url.removeprefix("grpc://"), options)
+        from tritonclient.grpc import service_pb2
+
+        self._infer = self._channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            request_serializer=None,  # requests are bytes already
+            response_deserializer=service_pb2.ModelInferResponse.FromString,
+        )
+
+    def metadata(self) -> dict[str, Any]:
+        import grpc
+        from google.protobuf.json_format import MessageToDict
+        from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        try:
+            answer = stub.ModelMetadata(
+                service_pb2.ModelMetadataRequest(name=self._model), timeout=self._timeout
+            )
+        except grpc.RpcError as error:
+            raise _grpc_failure(error) from None
+        return dict(MessageToDict(answer))
+
+    @staticmethod
+    def build(interface: ModelInterface) -> list[bytes]:
+        """One serialised ModelInferRequest a picture."""
+        from tritonclient.grpc import service_pb2
+
+        requests = []
+        for tensor in pictures(interface):
+            request = service_pb2.ModelInferRequest(model_name=interface.name)
+            request.inputs.add(
+                name=interface.input_name, datatype=interface.input_type, shape=interface.input_shape
+            )
+            request.outputs.add(name=interface.output_name)
+            request.raw_input_contents.append(tensor.tobytes())
+            requests.append(request.SerializeToString())
+        return requests
+
+    def infer(self, request: bytes) -> np.ndarray:
+        import grpc
+        import numpy as np
+
+        assert self._interface is not None
+        try:
+            answer = self._infer(request, timeout=self._timeout)
+        except grpc.RpcError as error:
+            raise _grpc_failure(error) from None
+        try:
+            if not answer.outputs or not answer.raw_output_contents:
+                raise WrongAnswer("the answer holds no output")
+            values = np.frombuffer(answer.raw_output_contents[0], NUMPY_TYPES[answer.outputs[0].datatype])
+            check_answer(self._interface, tuple(answer.outputs[0].shape), values)
+        except (WrongAnswer, KeyError, ValueError) as error:
+            raise RequestFailed("wrong_answer", str(error)) from None
+        return values
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+class HttpClient:
+    """One kept-alive connection. url: host:port or http(s)://host:port. timeout: seconds for each request."""
+
+    protocol = "http"
+
+    def __init__(self, url: str, model: str, timeout: float, interface: ModelInterface | None = None) -> None:
+        from urllib.parse import quote
+
+        from geventhttpclient import HTTPClient
+
+        self._interface = interface
+        self._path = f"/v2/models/{quote(model, safe='')}"
+        self._client = HTTPClient.from_url(
+            url if "://" in url else f"http://{url}",
+            concurrency=1,
+            connection_timeout=min(timeout, 10.0),
+            network_timeout=timeout,
+        )
+
+    def metadata(self) -> dict[str, Any]:
+        import json
+
+        answer = self._call("GET", self._path)
+        return dict(json.loads(answer.read()))
+
+    @staticmethod
+    def build(interface: ModelInterface) -> list[tuple[bytes, dict[str, str]]]:
+        """One (body, headers) a picture, in Triton's binary form."""
+        from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
+
+        requests = []
+        for tensor in pictures(interface):
+            given = InferInput(interface.input_name, list(interface.input_shape), interface.input_type)
+            given.set_data_from_numpy(tensor, binary_data=True)
+            body, json_size = InferenceServerClient.generate_request_body(
+                [given], outputs=[InferRequestedOutput(interface.output_name, binary_data=True)]
+            )
+            headers = {
+                "Content-Type": "application/octet-stream",
+                "Inference-Header-Content-Length": str(json_size),
+            }
+            requests.append((body, headers))
+        return requests
+
+    def infer(self, request: tuple[bytes, dict[str, str]]) -> np.ndarray:
+        from tritonclient.http import InferenceServerClient
+        from tritonclient.utils import InferenceServerException
+
+        assert self._interface is not None
+        body, headers = request
+        answer = self._call("POST", f"{self._path}/infer", body, headers)
+        json_size = answer.get("Inference-Header-Content-Length")
+        try:
+            result = InferenceServerClient.parse_response_body(
+                bytes(answer.read()), header_length=int(json_size) if json_size else None
+            )
+            values = result.as_numpy(self._interface.output_name)
+            if values is None:
+                raise WrongAnswer("the answer holds no output")
+            check_answer(self._interface, values.shape, values)
+        except (WrongAnswer, InferenceServerException, KeyError, ValueError) as error:
+            raise RequestFailed("wrong_answer", str(error)) from None
+        return values.ravel()
+
+    def _call(self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> Any:
+        from geventhttpclient.response import HTTPParseError
+
+        try:
+            answer = self._client.request(method, path, body=body, headers=headers or {})
+            if answer.status_code != 200:
+                raise RequestFailed(str(answer.status_code), _http_detail(bytes(answer.read())))
+        except TimeoutError as error:
+            raise RequestFailed("timeout", str(error) or "no answer in time") from None
+        except (OSError, HTTPParseError) as error:
+            raise RequestFailed("connection", str(error) or type(error).__name__) from None
+        return answer
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _grpc_failure(error: Any) -> RequestFailed:
+    return RequestFailed(error.code().name, error.details() or "")
+
+
+def _http_detail(body: bytes) -> str:
+    import json
+
+    try:
+        return str(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        return body.decode(errors="replace")

@@ -13,5 +13,5 @@
 - name: LOADTEST_ARRIVAL
   value: {{ .Values.loadtest.arrival }}
 - name: LOADTEST_REQUESTS_PER_SECOND
-  value: {{ .Values.loadtest.requestsPerSecond | quote }}
+  value: {{ ternary .Values.loadtest.requestsPerSecond 0 (eq .Values.loadtest.arrival "constant") | quote }}
 {{- end -}}

@@ -7,7 +7,7 @@
 - name: fetch-model
   image: {{ include "inference-system.image" .Values.tools.image }}
   imagePullPolicy: {{ .Values.tools.image.pullPolicy }}
-  args: [model-tools, fetch, {{ $source.url | quote }}, /source]
+  command: [model-tools, fetch, {{ $source.url | quote }}, /source]
   {{- include "inference-system.modelDeliveryCommon" . | nindent 2 }}
     - name: source
       mountPath: /source

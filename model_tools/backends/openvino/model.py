@@ -1,0 +1,226 @@
+"""Triton backend `openvino`: runs 1/model.onnx with OpenVINO on the CPU.
+
+A Python-based backend: Triton starts one process of this an instance. The model's configuration names it as
+`backend: "openvino"`, as it names OpenVINO's own C++ backend, and takes the same two parameters:
+
+INFERENCE_PRECISION    f32 (default), bf16, or dynamic: the processor's best. bf16 on a processor without it is f32.
+INFERENCE_NUM_THREADS  threads an instance computes with; 0 (default) shares what the container may use between
+                       the instances.
+
+It needs nothing but the standard library, numpy < 2 and openvino, which lie beside Triton's Python backend.
+"""
+
+import json
+import math
+import os
+import sys
+from pathlib import Path
+
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        """Compiles the model. Raises TritonModelException, which Triton shows as the reason, if it can't serve."""
+        self._log = pb_utils.Logger.log_info
+        numpy, openvino = _libraries()
+        self._numpy = numpy
+        config = json.loads(args["model_config"])
+        self._max_batch = config["max_batch_size"]
+        self._input = _tensor(config, "input")
+        self._output = _tensor(config, "output")
+        folder = Path(args["model_repository"]) / args["model_version"]
+        file = folder / (config["default_model_filename"] or "model.onnx")
+
+        core = openvino.Core()
+        model = self._read(openvino, file)
+        properties, shown = _properties(core, openvino, config)
+        try:
+            compiled = core.compile_model(model, "CPU", properties)
+        except RuntimeError as error:
+            raise pb_utils.TritonModelException(
+                f"{file}: OpenVINO can't compile it ({_reason(error)})"
+            ) from error
+        self._request = compiled.create_infer_request()
+        # Several requests are gathered here, once copied; one alone is read where it lies.
+        self._batch = numpy.zeros((self._max_batch, *self._input.shape), self._input.dtype)
+        # The first inference of a batch size prepares memory and kernels; ready should mean ready.
+        for size in {1, self._max_batch, *config["dynamic_batching"].get("preferred_batch_size", [])}:
+            self._infer(self._batch[:size])
+        self._log(f"{args['model_instance_name']}: OpenVINO {openvino.__version__.split('-')[0]}, {shown}")
+
+    def execute(self, requests):
+        """Answers the requests of one dynamic batch, each with its own rows, or with its own error."""
+        responses, pixels, places = [None] * len(requests), [], []
+        for place, request in enumerate(requests):
+            tensor = pb_utils.get_input_tensor_by_name(request, self._input.name)
+            problem = self._problem(tensor)
+            if problem:
+                responses[place] = _failure(problem)
+            else:
+                pixels.append(tensor.as_numpy())
+                places.append(place)
+        try:
+            rows = self._infer(self._gather(pixels)) if pixels else ()
+        except RuntimeError as error:
+            for place in places:
+                responses[place] = _failure(f"OpenVINO: {_reason(error)}")
+            return responses
+        start = 0
+        for place, part in zip(places, pixels, strict=True):
+            output = pb_utils.Tensor(self._output.name, rows[start : start + len(part)])
+            responses[place] = pb_utils.InferenceResponse([output])
+            start += len(part)
+        return responses
+
+    def finalize(self):
+        """Lets OpenVINO's threads go before the process ends."""
+        self._request = None
+
+    def _read(self, openvino, file):
+        if not file.is_file() or file.stat().st_size == 0:
+            raise pb_utils.TritonModelException(f"{file}: is {'empty' if file.is_file() else 'missing'}")
+        try:
+            # Not Core.read_model, which tries every format that it knows and blames none.
+            frontend = openvino.frontend.FrontEndManager().load_by_framework("onnx")
+            model = frontend.convert(frontend.load(str(file)))
+        except Exception as error:  # a frontend raises types of its own
+            raise pb_utils.TritonModelException(f"{file}: is no ONNX model ({_reason(error)})") from error
+        for kind, wanted, ports in (
+            ("input", self._input, model.inputs),
+            ("output", self._output, model.outputs),
+        ):
+            there = {name: port for port in ports for name in port.names}
+            if len(ports) != 1 or wanted.name not in there:
+                names = ", ".join(sorted(there)) or "none"
+                raise pb_utils.TritonModelException(
+                    f"{file}: has {kind} {names}, and config.pbtxt {wanted.name}"
+                )
+            port = there[wanted.name]
+            shape = [-1 if size.is_dynamic else size.get_length() for size in port.partial_shape]
+            # An output's sizes may follow from the input's only when it runs, so an unknown one passes.
+            fits = len(shape) == 1 + len(wanted.shape) and all(
+                size in (-1, stated) for size, stated in zip(shape[1:], wanted.shape, strict=True)
+            )
+            if not fits or port.element_type.to_dtype() != wanted.dtype:
+                raise pb_utils.TritonModelException(
+                    f"{file}: has {kind} {wanted.name} of {port.element_type.to_dtype()} {shape[1:]},"
+                    f" and config.pbtxt says {wanted.dtype} {list(wanted.shape)}"
+                )
+        return model
+
+    def _problem(self, tensor):
+        """What is wrong with a request's input, or None. Triton checks too; a batch must not fail for one of it."""
+        if tensor is None:
+            return f"input {self._input.name} is missing"
+        array = tensor.as_numpy()
+        if array.dtype != self._input.dtype or array.shape[1:] != self._input.shape:
+            return (
+                f"input {self._input.name} is {array.dtype} {list(array.shape[1:])},"
+                f" and has to be {self._input.dtype} {list(self._input.shape)}"
+            )
+        return None
+
+    def _gather(self, parts):
+        if len(parts) == 1:
+            return parts[0]
+        size = sum(len(part) for part in parts)
+        return self._numpy.concatenate(parts, out=self._batch[:size])
+
+    def _infer(self, batch):
+        """Rows of the output, a view of OpenVINO's memory that the next inference overwrites."""
+        return self._request.infer([batch], share_inputs=True, share_outputs=True)[0]
+
+
+class _Tensor:
+    def __init__(self, name, dtype, shape):
+        self.name, self.dtype, self.shape = name, dtype, shape
+
+
+def _libraries():
+    """numpy and openvino from beside Triton's Python backend. Checks what would otherwise fail in silence."""
+    beside = Path(pb_utils.__file__).resolve().parent
+    sys.path.insert(0, str(beside))
+    try:
+        import numpy
+        import openvino
+    except ImportError as error:
+        raise pb_utils.TritonModelException(
+            f"the openvino backend can't import {error.name}: {error}"
+        ) from error
+    if int(numpy.__version__.split(".")[0]) > 1:
+        raise pb_utils.TritonModelException(
+            f"numpy {numpy.__version__} in {Path(numpy.__file__).parent}: Triton's Python backend needs numpy < 2"
+            " (with 2, every output arrives empty)"
+        )
+    return numpy, openvino
+
+
+def _tensor(config, kind):
+    import numpy
+
+    if len(config[kind]) != 1:
+        raise pb_utils.TritonModelException(f"the openvino backend takes one {kind}, not {len(config[kind])}")
+    tensor = config[kind][0]
+    dtype = numpy.dtype(pb_utils.triton_string_to_numpy(tensor["data_type"]))
+    return _Tensor(tensor["name"], dtype, tuple(int(size) for size in tensor["dims"]))
+
+
+def _properties(core, openvino, config):
+    """OpenVINO's settings, and one line that says what is used."""
+    parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
+    instances = sum(group["count"] for group in config["instance_group"])
+    threads = _whole_number(parameters, "INFERENCE_NUM_THREADS") or max(1, processors() // instances)
+    wanted = parameters.get("INFERENCE_PRECISION", "f32")
+    if wanted not in ("f32", "bf16", "dynamic"):
+        raise pb_utils.TritonModelException(f"INFERENCE_PRECISION: {wanted!r} is not f32, bf16 or dynamic")
+    properties = {
+        # One request at a time computes with all threads: Triton has made the batch already.
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": "1",
+        "INFERENCE_NUM_THREADS": str(threads),
+        # Pinned threads of two pods or instances would meet on the same cores.
+        "ENABLE_CPU_PINNING": False,
+    }
+    precision = wanted
+    if wanted == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        precision = "f32"
+    if precision != "dynamic":
+        properties["INFERENCE_PRECISION_HINT"] = precision
+    note = "" if precision == wanted else f" (the processor has no {wanted})"
+    return properties, f"precision {precision}{note}, {threads} threads"
+
+
+def _whole_number(parameters, name):
+    text = parameters.get(name, "0")
+    if not text.isdecimal():
+        raise pb_utils.TritonModelException(f"{name}: {text!r} is not a whole number")
+    return int(text)
+
+
+def processors():
+    """Processors that this container may use: its CPU set, cut to its quota, which OpenVINO does not look at."""
+    count = len(os.sched_getaffinity(0))
+    for quota_file, period_file in (
+        ("/sys/fs/cgroup/cpu.max", None),
+        ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
+    ):
+        try:
+            text = Path(quota_file).read_text() + (Path(period_file).read_text() if period_file else "")
+        except OSError:
+            continue
+        quota, period = text.split()[:2]
+        if quota not in ("max", "-1"):
+            return max(1, min(count, math.ceil(int(quota) / int(period))))
+    return count
+
+
+def _failure(message):
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message))
+
+
+def _reason(error):
+    """The line of OpenVINO's many that says what is wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith(("Exception from", "Check '", "FrontEnd API"))]
+    return (telling or lines or [type(error).__name__])[0]

@@ -1,0 +1,47 @@
+"""The `model-tools` command line: one verb a module, imported only when asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import NoReturn
+
+import click
+
+from model_tools import console
+
+# In the order a user meets them. A module holds its verb as `command` and keeps heavy imports inside functions.
+VERBS = {
+    "export": "model_tools.export",
+    "repository": "model_tools.repository",
+    "serve": "model_tools.serve",
+    "fetch": "model_tools.fetch",
+}
+
+
+class Verbs(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command = import_module(VERBS[cmd_name]).command
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="inference-system")
+def cli() -> None:
+    """From a TensorFlow model to a served one.
+
+    \b
+    model-tools export --output build/model            TensorFlow to ONNX, checked against TensorFlow
+    model-tools repository --model build/model \\
+        --values values/local.yaml --output build/repository   config.pbtxt from the chart's values
+    model-tools serve build/repository                 a local Triton, no cluster needed
+    """
+
+
+def main() -> NoReturn:
+    console.run(cli, "model-tools")

@@ -1,0 +1,62 @@
+"""`model-tools repository`: a Triton model repository from a model directory and the chart's values."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+
+from model_tools.bundle import Bundle
+from model_tools.config import ModelConfig
+from model_tools.console import BadInput
+from model_tools.files import written_aside
+from model_tools.values import CHART_VALUES, load_values
+
+
+@click.command("repository")
+@click.option("--model", "folder", required=True, metavar="DIR", type=click.Path(path_type=Path),
+              help="Model directory, as `model-tools export` writes it.")  # fmt: skip
+@click.option("--values", "files", multiple=True, metavar="FILE", type=click.Path(path_type=Path),
+              help="Values over the chart's own, as for helm; may be given again, the last wins.")  # fmt: skip
+@click.option("--chart-values", default=CHART_VALUES, metavar="FILE", type=click.Path(path_type=Path),
+              help="The chart's default values.  [default: those of this checkout]")  # fmt: skip
+@click.option("--output", required=True, metavar="REPO", type=click.Path(path_type=Path),
+              help="Folder to write; one that is there is replaced.")  # fmt: skip
+def command(folder: Path, files: tuple[Path, ...], chart_values: Path, output: Path) -> None:
+    """Write a Triton model repository: config.pbtxt from the chart's values, and the model.
+
+    Refuses values that can't work, and values that do not fit the model, with the key at fault.
+    """
+    values = load_values(files, defaults=chart_values)
+    config = ModelConfig.from_values(values.get("model", {}))
+    write_repository(Bundle.load(folder), config, output)
+    click.echo(f"{output}: {config.name} version {config.version}, {config.runtime} {config.precision}")
+
+
+def write_repository(bundle: Bundle, config: ModelConfig, output: Path) -> None:
+    """Writes `output`/NAME/{config.pbtxt,VERSION/model.onnx}. Raises BadInput if model and configuration differ."""
+    if config.filename != bundle.model.name:
+        raise BadInput(
+            f"model.runtime: {config.runtime} serves a {config.filename}, and {bundle.folder} holds a {bundle.model.name}"
+        )
+    for key, wanted, there in (
+        ("input", config.input, bundle.input),
+        ("output", config.output, bundle.output),
+    ):
+        for part, value, actual in (
+            ("name", wanted.name, there.name),
+            ("dataType", wanted.data_type, there.data_type),
+            ("shape", list(wanted.shape), list(there.shape)),
+        ):
+            if value != actual:
+                raise BadInput(
+                    f"model.{key}.{part}: is {value}, and the model in {bundle.folder} has {actual}"
+                )
+    if output.is_dir() and any(output.iterdir()) and not any(output.glob("*/config.pbtxt")):
+        raise BadInput(f"{output}: is not empty and no model repository; it would be replaced")
+    with written_aside(output) as aside:
+        version = aside / config.name / str(config.version)
+        version.mkdir(parents=True)
+        shutil.copyfile(bundle.model, version / config.filename)
+        (aside / config.name / "config.pbtxt").write_text(config.to_text(), encoding="utf-8")

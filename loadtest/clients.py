@@ -61,6 +61,8 @@ class GrpcClient:
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.max_send_message_length", MAX_MESSAGE),
             ("grpc.max_receive_message_length", MAX_MESSAGE),
+            # An inference service is never behind the proxy that the environment names for the internet.
+            ("grpc.enable_http_proxy", 0),
             ("grpc.dns_min_time_between_resolutions_ms", 5000),
             ("grpc.initial_reconnect_backoff_ms", 500),
             ("grpc.max_reconnect_backoff_ms", 5000),

@@ -43,7 +43,7 @@ log = logging.getLogger("loadtest")
 
 # One second instead of three, and three significant digits instead of two: the statistics' resolution.
 locust.runners.WORKER_REPORT_INTERVAL = 1.0
-locust.stats.bucket_response_time = bucket  # type: ignore[assignment]
+locust.stats.bucket_response_time = bucket
 
 
 @events.init_command_line_parser.add_listener
@@ -226,7 +226,11 @@ def prepare(environment: Any, runner: Any, web_ui: Any, **_: Any) -> None:
         add_routes(web_ui.app, environment, session.problems)
     if isinstance(runner, MasterRunner):
         runner.register_message(PROBLEM, on_problem)
-    if not isinstance(runner, WorkerRunner) and not options.user_classes and not options.class_picker:
+    if (
+        not isinstance(runner, WorkerRunner)
+        and not options.user_classes
+        and (options.headless or not options.class_picker)
+    ):
         environment.user_classes = users_of(options.protocol)
     if isinstance(runner, LocalRunner) and options.headless:
         try:

@@ -1,0 +1,121 @@
+"""Locust's web API at a master, wherever that is."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from model_tools.console import BadInput, CheckFailed
+
+if TYPE_CHECKING:
+    import requests
+
+ANSWER_TIMEOUT = 10.0  # seconds for one call
+GONE_AFTER = 15.0  # seconds without any answer until the master counts as gone
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The master's view at one moment. Counts and histograms grow until they are reset."""
+
+    time: float  # the master's clock, unix seconds
+    state: str
+    users: int
+    problems: list[str]
+    workers: list[dict[str, Any]]
+    requests: dict[str, int]  # protocol -> requests, failed ones included
+    failures: dict[str, int]
+    response_times: dict[str, dict[float, int]]  # protocol -> histogram in milliseconds, successes only
+    errors: list[dict[str, Any]]  # protocol, error, count
+
+    @property
+    def answers(self) -> int:
+        return sum(self.requests.values())
+
+    @property
+    def connected(self) -> int:
+        return sum(worker["state"] not in ("missing", "stopped_by_error") for worker in self.workers)
+
+    @classmethod
+    def read(cls, raw: dict[str, Any]) -> Snapshot:
+        entries = raw["entries"]
+        return cls(
+            time=raw["time"],
+            state=raw["state"],
+            users=raw["users"],
+            problems=raw["problems"],
+            workers=raw["workers"] or [],
+            requests={entry["protocol"]: entry["requests"] for entry in entries},
+            failures={entry["protocol"]: entry["failures"] for entry in entries},
+            response_times={
+                entry["protocol"]: {float(key): count for key, count in entry["response_times"].items()}
+                for entry in entries
+            },
+            errors=raw["failures"],
+        )
+
+
+class LocustApi:
+    """Calls to one master. A master that stops answering raises CheckFailed after GONE_AFTER seconds."""
+
+    def __init__(self, session: requests.Session, base: str) -> None:
+        self._session, self._base = session, base
+
+    def snapshot(self, patience: float = GONE_AFTER) -> Snapshot:
+        import requests
+
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                answer = self._session.get(f"{self._base}/loadtest/state", timeout=ANSWER_TIMEOUT)
+                if answer.ok:
+                    return Snapshot.read(answer.json())
+                problem = f"HTTP {answer.status_code}: {_first_line(answer.text)}"
+                if answer.status_code == 404:
+                    raise BadInput(f"{self._base} is no master of this load test ({problem})")
+            except requests.RequestException as error:
+                problem = _first_line(str(error))
+            if time.monotonic() > deadline:
+                raise CheckFailed(f"the load test's master does not answer: {problem}")
+            time.sleep(0.5)
+
+    def swarm(self, form: dict[str, Any]) -> None:
+        """Starts a run. Raises CheckFailed with Locust's reason when it refuses."""
+        answer = self._post("/swarm", form)
+        if not answer.get("success"):
+            raise CheckFailed(f"Locust refused to start: {answer.get('message', answer)}")
+
+    def reset(self) -> None:
+        self._post("/stats/reset", {})
+
+    def stop(self) -> None:
+        self._post("/stop", {})
+
+    def _post(self, path: str, form: dict[str, Any]) -> dict[str, Any]:
+        import requests
+
+        try:
+            answer = self._session.post(f"{self._base}{path}", data=form, timeout=ANSWER_TIMEOUT)
+        except requests.RequestException as error:
+            raise CheckFailed(f"the load test's master does not answer: {_first_line(str(error))}") from None
+        if not answer.ok:
+            raise CheckFailed(
+                f"the load test's master: {path}: HTTP {answer.status_code}: {_first_line(answer.text)}"
+            )
+        try:
+            content: dict[str, Any] = answer.json()
+        except ValueError:
+            return {}
+        return content
+
+
+def _first_line(text: str) -> str:
+    """A line that fits an error message; Kubernetes' Status objects are reduced to their message."""
+    import json
+
+    try:
+        text = json.loads(text)["message"]
+    except (ValueError, KeyError, TypeError):
+        pass
+    return " ".join(text.split())[:200]

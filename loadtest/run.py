@@ -1,0 +1,297 @@
+"""One measured load: start Locust's users, let them warm up, watch, stop, and work out the statistics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from loadtest.api import LocustApi, Snapshot
+from loadtest.statistics import Histogram, difference, mean, merged, percentile
+from model_tools.console import BadInput, CheckFailed
+
+POLL = 1.0  # seconds between two looks at the master; its workers report as often
+REPORT = 1.5  # seconds after which every worker has reported what it measured before
+WARM_UP = 20.0  # seconds at most until the load counts as steady
+STEADY = 0.2  # two spans of 2 s whose rates differ by less are steady
+SILENCE = 45.0  # seconds without any answer: more than a request's own timeout
+SATURATED = 90.0  # per cent of a core at which a worker measures itself rather than the server
+
+Report = Callable[[str, float, str], None]  # stage, part of it done (0..1), what to show
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to send: `loadtest` in the chart's values. duration in seconds, the rate over all users."""
+
+    users: int
+    spawn_rate: float
+    duration: float
+    protocol: str
+    arrival: str
+    requests_per_second: float
+    workers: int
+
+    def __post_init__(self) -> None:
+        if self.users < 1 or self.workers < 1:
+            raise BadInput(
+                f"a load needs at least one user and one worker, not {self.users} and {self.workers}"
+            )
+        if self.spawn_rate <= 0 or self.duration <= 0:
+            raise BadInput(f"spawn rate ({self.spawn_rate}) and duration ({self.duration}) must be above 0")
+        if self.protocol not in ("grpc", "http", "both"):
+            raise BadInput(f"protocol {self.protocol}: not one of grpc, http, both")
+        if self.protocol == "both" and self.users < 2:
+            raise BadInput("both protocols need at least two users")
+        if self.arrival not in ("closed", "constant"):
+            raise BadInput(f"arrival {self.arrival}: not one of closed, constant")
+        if self.arrival == "constant" and self.requests_per_second <= 0:
+            raise BadInput("constant arrivals need requests per second above 0")
+
+    @classmethod
+    def from_values(cls, values: dict[str, Any]) -> Settings:
+        """Reads `loadtest` of a release's values. Raises BadInput when the release has none."""
+        block = values.get("loadtest") or {}
+        if not block.get("enabled"):
+            raise BadInput("the release has no load test: install it with loadtest.enabled=true")
+        try:
+            return cls(
+                users=int(block["users"]),
+                spawn_rate=float(block["spawnRate"]),
+                duration=float(block["duration"]),
+                protocol=block["protocol"],
+                arrival=block["arrival"],
+                requests_per_second=float(block.get("requestsPerSecond") or 0),
+                workers=int(block["workers"]),
+            )
+        except KeyError as error:
+            raise BadInput(f"the release's values have no loadtest.{error.args[0]}") from None
+
+    def with_overrides(self, **overrides: Any) -> Settings:
+        return replace(self, **{key: value for key, value in overrides.items() if value is not None})
+
+    @property
+    def form(self) -> dict[str, Any]:
+        """What POST /swarm takes."""
+        users = {"grpc": ["GrpcUser"], "http": ["HttpUser"], "both": ["GrpcUser", "HttpUser"]}
+        return {
+            "user_count": self.users,
+            "spawn_rate": self.spawn_rate,
+            "user_classes": users[self.protocol],
+            "protocol": self.protocol,
+            "arrival": self.arrival,
+            "requests_per_second": self.requests_per_second,
+        }
+
+
+def run_load(api: LocustApi, settings: Settings, report: Report, patience: float = 60.0) -> dict[str, Any]:
+    """Runs one load and returns its statistics (docs of `statistics_of`). The users are stopped in any case.
+
+    Raises BadInput when workers are missing or the model can't be reached; CheckFailed when the master goes,
+    a worker goes, no request is answered, or all of them fail. patience: seconds to wait for the workers.
+    """
+    wait_for_workers(api, settings.workers, patience, report)
+    if api.snapshot().state in ("running", "spawning"):
+        api.stop()  # left over from a run that was killed
+        _wait(
+            api, lambda now: now.state in ("ready", "stopped"), 30, "the load before this one does not stop"
+        )
+    api.swarm(settings.form)
+    try:
+        spawn(api, settings, report)
+        warm_up(api, settings, report)
+        api.reset()
+        settle = api.snapshot().time + REPORT
+        first = _wait(api, lambda now: now.time >= settle, SILENCE, "the master's clock stands still")
+        snapshots = measure(api, settings, first, report)
+    finally:
+        api.stop()
+    result = statistics_of(snapshots, settings)
+    if not result["total"]["successes"]:
+        raise CheckFailed(f"every request failed: {_worst(snapshots[-1])}")
+    return result
+
+
+def wait_for_workers(api: LocustApi, expected: int, patience: float, report: Report) -> None:
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            connected = api.snapshot(patience=patience).connected
+        except CheckFailed as failure:
+            raise BadInput(str(failure)) from None
+        if connected >= expected:
+            return
+        if time.monotonic() > deadline:
+            raise BadInput(
+                f"{connected} of {expected} load-test workers are connected after {patience:.0f} s"
+            )
+        report("Waiting for workers", connected / expected, f"{connected} of {expected}")
+        time.sleep(POLL)
+
+
+def spawn(api: LocustApi, settings: Settings, report: Report) -> None:
+    """Returns when all users run."""
+    patience = settings.users / settings.spawn_rate + 60
+
+    def all_there(now: Snapshot) -> bool:
+        report("Starting users", now.users / settings.users, f"{now.users} of {settings.users}")
+        return now.users == settings.users and now.state == "running"
+
+    _wait(api, all_there, patience, f"not all of {settings.users} users started")
+
+
+def warm_up(api: LocustApi, settings: Settings, report: Report) -> None:
+    """Returns when the rate of answers is steady, or after WARM_UP seconds if there are answers at all."""
+    begin = time.monotonic()
+    history: list[tuple[float, int]] = []
+    while True:
+        now = api.snapshot()
+        _check_running(now, settings)
+        history.append((now.time, now.answers))
+        waited = time.monotonic() - begin
+        report("Warming up", min(1.0, waited / WARM_UP), f"{now.answers} answers")
+        successes = sum(now.requests.values()) - sum(now.failures.values())
+        if successes >= settings.users and _is_steady(history):
+            return
+        if waited > WARM_UP:
+            if successes:
+                return
+            if now.answers:
+                raise CheckFailed(f"every request failed: {_worst(now)}")
+        if waited > SILENCE:
+            raise CheckFailed(f"no request was answered in {SILENCE:.0f} s")
+        time.sleep(POLL)
+
+
+def measure(api: LocustApi, settings: Settings, first: Snapshot, report: Report) -> list[Snapshot]:
+    """Snapshots a second apart over the duration, the first one given."""
+    snapshots = [first]
+    heard = time.monotonic()
+    while snapshots[-1].time - first.time < settings.duration:
+        time.sleep(min(POLL, max(0.05, settings.duration - (snapshots[-1].time - first.time))))
+        now = api.snapshot()
+        _check_running(now, settings)
+        if now.answers > snapshots[-1].answers:
+            heard = time.monotonic()
+        elif time.monotonic() - heard > SILENCE:
+            raise CheckFailed(f"no request was answered in {SILENCE:.0f} s")
+        snapshots.append(now)
+        recent = _between(snapshots[max(0, len(snapshots) - 6)], now)
+        shown = f"{recent['requests_per_second']:.0f}/s"
+        if recent["latency"]["p99"] is not None:
+            shown += f", p99 {recent['latency']['p99'] * 1000:.0f} ms"
+        if recent["failures"]:
+            shown += f", {recent['failures']} failed"
+        report("Measuring", (now.time - first.time) / settings.duration, shown)
+    return snapshots
+
+
+def statistics_of(snapshots: list[Snapshot], settings: Settings) -> dict[str, Any]:
+    """The statistics between the first snapshot and the last, as JSON.
+
+    start, end: unix seconds (the master's clock). total and protocols.NAME: requests, successes, failures,
+    requests_per_second (answered with success), latency {p50, p95, p99, mean, max} in seconds, over
+    successful requests. history: the same over steps of 2 s or more. generator: whether the load test itself was the limit.
+    """
+    first, last = snapshots[0], snapshots[-1]
+    step = max(2.0, (last.time - first.time) / 100)
+    history: list[dict[str, Any]] = []
+    begin = first
+    for snapshot in snapshots[1:]:
+        if snapshot.time - begin.time >= step - POLL / 4 or (snapshot is last and not history):
+            point = _between(begin, snapshot)
+            point["time"] = (begin.time + snapshot.time) / 2
+            point["users"] = snapshot.users
+            point["protocols"] = {name: _between(begin, snapshot, name) for name in sorted(snapshot.requests)}
+            history.append(point)
+            begin = snapshot
+    total = _between(first, last)
+    cpu = max((worker["cpu"] for snapshot in snapshots[1:] for worker in snapshot.workers), default=0.0)
+    before = {(error["protocol"], error["error"]): error["count"] for error in first.errors}
+    failures = [
+        {**error, "count": error["count"] - before.get((error["protocol"], error["error"]), 0)}
+        for error in last.errors
+    ]
+    return {
+        "start": first.time,
+        "end": last.time,
+        "settings": asdict(settings),
+        "total": total,
+        "protocols": {name: _between(first, last, name) for name in sorted(last.requests)},
+        "failures": sorted((f for f in failures if f["count"] > 0), key=lambda failure: -failure["count"]),
+        "history": history,
+        "generator": {
+            "workers": last.connected,
+            "cpu_percent": cpu,
+            "saturated": cpu >= SATURATED,
+            "offered_per_second": settings.requests_per_second if settings.arrival == "constant" else None,
+        },
+    }
+
+
+def _between(earlier: Snapshot, later: Snapshot, protocol: str | None = None) -> dict[str, Any]:
+    names = [protocol] if protocol else list(later.requests)
+    span = max(later.time - earlier.time, 1e-9)
+    requests = sum(later.requests.get(name, 0) - earlier.requests.get(name, 0) for name in names)
+    failures = sum(later.failures.get(name, 0) - earlier.failures.get(name, 0) for name in names)
+    times: Histogram = merged(
+        [
+            difference(later.response_times.get(name, {}), earlier.response_times.get(name, {}))
+            for name in names
+        ]
+    )
+    return {
+        "requests": requests,
+        "successes": requests - failures,
+        "failures": failures,
+        "requests_per_second": (requests - failures) / span,
+        "latency": {
+            **{f"p{part}": _seconds(percentile(times, part / 100)) for part in (50, 95, 99)},
+            "mean": _seconds(mean(times)),
+            "max": _seconds(max(times, default=None)),
+        },
+    }
+
+
+def _seconds(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000
+
+
+def _is_steady(history: list[tuple[float, int]]) -> bool:
+    def at(moment: float) -> int | None:
+        return next((answers for when, answers in reversed(history) if when <= moment), None)
+
+    now, count = history[-1]
+    middle, early = at(now - 2), at(now - 4)
+    if middle is None or early is None:
+        return False
+    earlier, later = middle - early, count - middle
+    return earlier > 0 and abs(later - earlier) <= STEADY * earlier
+
+
+def _check_running(now: Snapshot, settings: Settings) -> None:
+    if now.problems:
+        raise BadInput(now.problems[0])
+    if now.connected < settings.workers:
+        raise CheckFailed(f"a load-test worker is gone: {now.connected} of {settings.workers} are left")
+    if now.state not in ("running", "spawning"):
+        raise CheckFailed(f"the load was stopped by someone else (Locust is {now.state})")
+
+
+def _worst(now: Snapshot) -> str:
+    errors = sorted(now.errors, key=lambda error: -error["count"])
+    return f"{errors[0]['error']} ({errors[0]['protocol']})" if errors else "no reason given"
+
+
+def _wait(api: LocustApi, condition: Callable[[Snapshot], bool], patience: float, failure: str) -> Snapshot:
+    deadline = time.monotonic() + patience
+    while True:
+        now = api.snapshot()
+        if now.problems and now.state != "ready":
+            raise BadInput(now.problems[0])
+        if condition(now):
+            return now
+        if time.monotonic() > deadline:
+            raise CheckFailed(f"{failure} in {patience:.0f} s")
+        time.sleep(0.25)

@@ -35,7 +35,7 @@ class Bundle:
 
     @classmethod
     def load(cls, folder: Path) -> Bundle:
-        """Reads and verifies `folder`. Raises BadInput that names the file that is missing, empty or changed."""
+        """Reads and verifies `folder`. Raises BadInput that names a file missing, empty or changed."""
         if not folder.is_dir():
             raise BadInput(f"{folder}: no such folder")
         verify(folder)
@@ -61,7 +61,7 @@ def write(folder: Path, metadata: dict[str, Any]) -> None:
 
 
 def checksums(text: str, origin: str) -> dict[str, str]:
-    """File name to hex digest, from the coreutils format. Raises BadInput for a line that is something else."""
+    """File name to hex digest, from the coreutils format. Raises BadInput for any other line."""
     sums = {}
     for number, line in enumerate(text.splitlines(), start=1):
         sum_, _, name = line.partition(" ")

@@ -9,7 +9,8 @@ import click
 
 from model_tools import console
 
-# In the order a user meets them. A module holds its verb as `command` and keeps heavy imports inside functions.
+# In the order a user meets them. A module holds its verb as `command` and keeps heavy imports inside
+# functions: the help imports them all.
 VERBS = {
     "export": "model_tools.export",
     "repository": "model_tools.repository",

@@ -1,7 +1,8 @@
 """Triton's model configuration, from the chart's `model.*` values.
 
-A `ModelConfig` that exists is valid: every rule is checked when it is made, and each message begins with the key
-path of the value at fault. The chart renders the same configuration as text; a chart test holds the two equal.
+A `ModelConfig` that exists is valid: every rule is checked when it is made, and each message begins with the
+key path of the value at fault. The chart renders the same configuration as text; a chart test holds the two
+equal.
 
 What each value becomes:
 
@@ -14,11 +15,12 @@ What each value becomes:
 | version_policy | specific, model.version alone |
 | input, output | model.input, model.output; dims are the shape, which has no batch dimension |
 | instance_group | model.instances.count of KIND_GPU or KIND_CPU |
-| dynamic_batching | model.batching: preferred sizes, delay, and a queue that refuses when it is full or late; 0 is no limit |
-| parameters | openvino: INFERENCE_PRECISION, INFERENCE_NUM_THREADS; onnxruntime and tensorflow on the CPU with threads above 0: intra_op_thread_count, TF_NUM_INTRA_THREADS |
+| dynamic_batching | model.batching: sizes, delay, a queue that refuses when full or late; 0: no limit |
+| parameters | openvino: INFERENCE_PRECISION, INFERENCE_NUM_THREADS; on the CPU with threads above 0, \
+  onnxruntime: intra_op_thread_count, tensorflow: TF_NUM_INTRA_THREADS |
 
-`precision` names how the model was built. It reaches config.pbtxt only for openvino, which chooses at load time;
-int8 runs as f32 there, because the graph carries its own quantize and dequantize nodes.
+`precision` names how the model was built. It reaches config.pbtxt only for openvino, which chooses at load
+time; int8 runs as f32 there, because the graph carries its own quantize and dequantize nodes.
 """
 
 from __future__ import annotations
@@ -92,13 +94,14 @@ class ModelConfig:
     def _problems(self) -> Any:
         """The messages of all rules that are broken."""
         if not _NAME.fullmatch(self.name):
-            yield f"model.name: {self.name!r} may hold letters, digits, '.', '_' and '-' only, the first a letter or digit"
+            yield f"model.name: {self.name!r} may hold letters, digits, '.', '_' and '-' only"
         if self.runtime not in RUNTIMES:
             yield f"model.runtime: {self.runtime!r} is not one of {', '.join(RUNTIMES)}"
             return
         _, precisions, kinds = RUNTIMES[self.runtime]
         if self.precision not in precisions:
-            yield f"model.precision: {self.precision!r} can't run on {self.runtime}, which takes {' or '.join(precisions)}"
+            taken = " or ".join(precisions)
+            yield f"model.precision: {self.precision!r} can't run on {self.runtime}, which takes {taken}"
         if self.kind not in ("gpu", "cpu"):
             yield f"model.instances.kind: {self.kind!r} is not gpu or cpu"
         elif self.kind not in kinds:
@@ -125,7 +128,8 @@ class ModelConfig:
         for size in batching.preferred_sizes:
             yield from _below("model.batching.preferredSizes", size, 1)
             if size > batching.max_size:
-                yield f"model.batching.preferredSizes: {size} is above model.batching.maxSize, {batching.max_size}"
+                most = batching.max_size
+                yield f"model.batching.preferredSizes: {size} is above model.batching.maxSize, {most}"
         if len(set(batching.preferred_sizes)) < len(batching.preferred_sizes):
             yield f"model.batching.preferredSizes: {list(batching.preferred_sizes)} names a size twice"
         yield from _below("model.batching.maxQueueDelayMicroseconds", batching.max_queue_delay, 0)
@@ -139,7 +143,7 @@ class ModelConfig:
 
     @classmethod
     def from_values(cls, model: Mapping[str, Any]) -> ModelConfig:
-        """The configuration in the chart's `model` values. A key missing, misspelt or of a wrong type is BadInput."""
+        """From the chart's `model` values. A key missing, misspelt or of a wrong type is BadInput."""
         values = _Section("model", model)
         batching, instances = values.section("batching"), values.section("instances")
         queue = batching.section("queue")

@@ -26,7 +26,7 @@ CHECKED_PICTURES = 8
 
 @dataclass(frozen=True)
 class Source:
-    """A TensorFlow model to export: `call` maps preprocessed fp32 NHWC pixels [N, H, W, C] to one fp32 output."""
+    """A TensorFlow model: `call` maps preprocessed fp32 NHWC pixels [N, H, W, C] to one fp32 output."""
 
     call: Callable[[Any], Any]
     holder: Any  # keeps the variables alive
@@ -42,17 +42,17 @@ class Source:
 class Difference:
     """How far ONNX is from TensorFlow on the same pictures.
 
-    `absolute`: the largest difference of an output. `relative`: the same, in units of what tells pictures apart,
-    which is the largest deviation of an output from its mean over the pictures.
+    `absolute`: the largest difference of an output. `relative`: the same, in units of what tells pictures
+    apart, which is the largest deviation of an output from its mean over the pictures.
     """
 
     absolute: float
     relative: float
 
 
-@click.command("export")
+@click.command("export", short_help="A TensorFlow model to ONNX, checked against TensorFlow.")
 @click.option("--output", required=True, metavar="DIR", type=click.Path(path_type=Path),
-              help="Model directory to write: model.onnx, model.json, SHA256SUMS. One that is there is replaced.")  # fmt: skip
+              help="Model directory to write; one that is there is replaced.")  # fmt: skip
 @click.option("--model", default="resnet50", show_default=True, metavar="resnet50|PATH",
               help="Keras' ResNet-50, or a SavedModel folder or .keras file.")  # fmt: skip
 @click.option("--weights", default="random", show_default=True, metavar="random|imagenet|PATH",
@@ -68,7 +68,8 @@ class Difference:
                    "  [default: caffe for resnet50, none for PATH]")  # fmt: skip
 @click.option("--tolerance", default=1e-4, show_default=True, type=click.FloatRange(0, min_open=True),
               help="Largest difference between ONNX and TensorFlow that passes.")  # fmt: skip
-@click.option("--relative-tolerance", default=1e-2, show_default=True, type=click.FloatRange(0, min_open=True),
+@click.option("--relative-tolerance", default=1e-2, show_default=True,
+              type=click.FloatRange(0, min_open=True),
               help="The same, in units of how much the output differs between pictures.")  # fmt: skip
 def command(
     output: Path, model: str, weights: str, seed: int, name: str | None, input_type: str,
@@ -76,8 +77,9 @@ def command(
 ) -> None:  # fmt: skip
     """Export a TensorFlow model to ONNX with its preprocessing inside.
 
-    The server then takes raw RGB pixels, so no client can preprocess them differently. ONNX Runtime and TensorFlow
-    answer the same real pictures; the largest difference is printed, and above the tolerance nothing is written.
+    The server then takes raw RGB pixels, so no client can preprocess them differently. ONNX Runtime and
+    TensorFlow answer the same real pictures; the largest difference is printed, and above the tolerance
+    nothing is written.
     """
     difference = export(
         output, model=model, weights=weights, seed=seed, name=name, input_type=input_type,
@@ -103,7 +105,8 @@ def export(
 ) -> Difference:
     """Writes the model directory `output` and returns the difference that was found.
 
-    Raises BadInput for a model that can't be read or served, CheckFailed above a tolerance; `output` is then as before.
+    Raises BadInput for a model that can't be read or served, CheckFailed above a tolerance; `output` is then
+    as it was before.
     """
     from model_tools.progress import steps
 
@@ -189,8 +192,8 @@ def _resnet50(weights: str, seed: int) -> Source:
             model = application(weights="imagenet")
         except Exception as error:
             raise BadInput(
-                f"--weights imagenet: can't be downloaded ({_one_line(error)}); use --weights PATH with a copy of the"
-                " file, --model PATH with your own model, or --weights random"
+                f"--weights imagenet: can't be downloaded ({_one_line(error)});"
+                " use --weights PATH with a copy of the file, --model PATH with your own model, or --weights random"
             ) from error
     elif weights == "random":
         model = application(weights=None)
@@ -217,9 +220,9 @@ def _resnet50(weights: str, seed: int) -> Source:
 def _settle(model: Any) -> None:
     """Makes random weights tell pictures apart, as trained ones do.
 
-    Fresh from the initializer, ResNet-50 gives every picture the same saturated class, and a comparison of outputs
-    would compare nothing. Batch normalization takes its statistics from real pictures, as training would leave them,
-    and the classifier is scaled so that the logits spread over a few units.
+    Fresh from the initializer, ResNet-50 gives every picture the same saturated class, and a comparison of
+    outputs would compare nothing. Batch normalization takes its statistics from real pictures, as training
+    would leave them, and the classifier is scaled so that the logits spread over a few units.
     """
     import keras
     import numpy as np
@@ -301,7 +304,8 @@ def _picture(path: Path, shape: Any, data_type: str) -> tuple[int, int, int]:
     if len(shape) != 4 or shape[0] is not None or None in shape[1:] or shape[3] not in (1, 3):
         shown = ", ".join("?" if size is None else str(size) for size in shape)
         raise BadInput(
-            f"--model: {path}: takes [{shown}], and has to take [?, height, width, 1 or 3]: any batch, fixed pictures"
+            f"--model: {path}: takes [{shown}], and has to take [?, height, width, 1 or 3]:"
+            " any batch, pictures of one size"
         )
     return shape[1], shape[2], shape[3]
 
@@ -316,7 +320,7 @@ def _output(path: Path, shape: Any) -> tuple[int, ...]:
 
 
 def _serving_function(source: Source, input_type: str, preprocessing: str) -> Any:
-    """A tf.function from raw pixels to the output; the cast comes first, for TensorRT takes uint8 into nothing else."""
+    """A tf.function from raw pixels. The cast is first: TensorRT takes uint8 into nothing else."""
     import tensorflow as tf
 
     if preprocessing in ("caffe", "torch") and source.picture[2] != 3:
@@ -377,7 +381,7 @@ def _compare(serve: Any, file: Path, source: Source, input_type: str) -> Differe
 
 
 def difference(expected: Any, given: Any) -> Difference:
-    """Compares outputs for the same pictures, [N, ...] each. Raises CheckFailed where the pictures change nothing."""
+    """Compares outputs for the same N pictures. Raises CheckFailed where the pictures change nothing."""
     import numpy as np
 
     if not (np.isfinite(expected).all() and np.isfinite(given).all()):

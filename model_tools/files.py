@@ -16,7 +16,7 @@ from model_tools.console import BadInput
 def written_aside(target: Path) -> Iterator[Path]:
     """Gives an empty folder beside `target` that takes its place when the block ends well.
 
-    An existing `target` is replaced, and kept when the block fails. Raises BadInput if the place can't be written.
+    An existing `target` is replaced, and kept when the block fails. Raises BadInput if it can't be written.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ NAMES = ("astronaut", "coffee", "chelsea", "rocket", "retina", "immunohistochemi
 
 
 def pictures(count: int, height: int, width: int, channels: int = 3) -> Any:
-    """`count` different crops of real photographs, uint8 [count, height, width, channels], the same at every call.
+    """Different crops of real photographs, uint8 [count, height, width, channels], the same every time.
 
     `channels` is 3 (RGB) or 1 (grey).
     """

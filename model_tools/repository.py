@@ -14,11 +14,11 @@ from model_tools.files import written_aside
 from model_tools.values import CHART_VALUES, load_values
 
 
-@click.command("repository")
+@click.command("repository", short_help="A Triton model repository from a model and the chart's values.")
 @click.option("--model", "folder", required=True, metavar="DIR", type=click.Path(path_type=Path),
               help="Model directory, as `model-tools export` writes it.")  # fmt: skip
-@click.option("--values", "files", multiple=True, metavar="FILE", type=click.Path(path_type=Path),
-              help="Values over the chart's own, as for helm; may be given again, the last wins.")  # fmt: skip
+@click.option("--values", "files", multiple=True, metavar="FILE",  type=click.Path(path_type=Path),
+              help="Values over the chart's, as for helm; may be given again, the last wins.")  # fmt: skip
 @click.option("--chart-values", default=CHART_VALUES, metavar="FILE", type=click.Path(path_type=Path),
               help="The chart's default values.  [default: those of this checkout]")  # fmt: skip
 @click.option("--output", required=True, metavar="REPO", type=click.Path(path_type=Path),
@@ -35,10 +35,11 @@ def command(folder: Path, files: tuple[Path, ...], chart_values: Path, output: P
 
 
 def write_repository(bundle: Bundle, config: ModelConfig, output: Path) -> None:
-    """Writes `output`/NAME/{config.pbtxt,VERSION/model.onnx}. Raises BadInput if model and configuration differ."""
+    """Writes `output`/NAME/{config.pbtxt,VERSION/model.onnx}. Raises BadInput if the two do not fit."""
     if config.filename != bundle.model.name:
         raise BadInput(
-            f"model.runtime: {config.runtime} serves a {config.filename}, and {bundle.folder} holds a {bundle.model.name}"
+            f"model.runtime: {config.runtime} serves a {config.filename},"
+            f" and {bundle.folder} holds a {bundle.model.name}"
         )
     for key, wanted, there in (
         ("input", config.input, bundle.input),

@@ -3,8 +3,8 @@
     python triton_layout.py SITE_PACKAGES ROOT BACKENDS
 
 gives ROOT/bin/tritonserver, ROOT/lib and ROOT/backends/{python,openvino}. numpy and openvino lie in
-backends/python, where the process of a Python backend finds them whatever Python is installed beside it. What a
-CPU server never loads is left out: more than half of it.
+backends/python, where the process of a Python backend finds them whatever is installed beside it. What a CPU
+server never loads is left out.
 
 Standard library only: the image runs it before anything is installed.
 """
@@ -19,7 +19,8 @@ from pathlib import Path
 _LEFT_OUT = (
     "libopenvino_intel_gpu_plugin*", "libopenvino_intel_npu_plugin*", "cache.json", "libopenvino_tensorflow*",
     "libopenvino_pytorch*", "libopenvino_paddle*", "libopenvino_gguf*", "libopenvino_jax*", "libopenvino_c.*",
-    "libopenvino_auto_*", "libopenvino_hetero*", "libtbbmalloc_proxy*", "include", "cmake", "*.pyi", "__pycache__",
+    "libopenvino_auto_*", "libopenvino_hetero*", "libtbbmalloc_proxy*", "include", "cmake", "*.pyi",
+    "__pycache__",
 )  # fmt: skip
 
 
@@ -29,7 +30,7 @@ def stubs(site: Path) -> list[str]:
 
 
 def lay_out(site: Path, root: Path, backends: Path, python: str) -> None:
-    """Fills `root` from the installed packages in `site`, for the Python `python` (3.11), with `backends`' folders."""
+    """Fills `root` from the packages installed in `site`, for Python `python` (3.11), with our `backends`."""
     triton = site / "pytriton" / "tritonserver"
     shutil.copytree(triton / "bin", root / "bin")
     # The wheel's own copy of libpython belongs to its stub for Python 3.13.

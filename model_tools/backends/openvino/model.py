@@ -3,9 +3,9 @@
 A Python-based backend: Triton starts one process of this an instance. The model's configuration names it as
 `backend: "openvino"`, as it names OpenVINO's own C++ backend, and takes the same two parameters:
 
-INFERENCE_PRECISION    f32 (default), bf16, or dynamic: the processor's best. bf16 on a processor without it is f32.
-INFERENCE_NUM_THREADS  threads an instance computes with; 0 (default) shares what the container may use between
-                       the instances.
+INFERENCE_PRECISION    f32 (default), bf16 (f32 on a processor without it), or dynamic: the processor's best.
+INFERENCE_NUM_THREADS  threads an instance computes with; 0 (default) shares what the container may use
+                       between the instances.
 
 It needs nothing but the standard library, numpy < 2 and openvino, which lie beside Triton's Python backend.
 """
@@ -14,14 +14,16 @@ import json
 import math
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
 
 class TritonPythonModel:
-    def initialize(self, args):
-        """Compiles the model. Raises TritonModelException, which Triton shows as the reason, if it can't serve."""
+    def initialize(self, args: dict[str, str]) -> None:
+        """Compiles the model. Raises TritonModelException, which Triton shows as its reason."""
         self._log = pb_utils.Logger.log_info
         numpy, openvino = _libraries()
         self._numpy = numpy
@@ -34,7 +36,7 @@ class TritonPythonModel:
 
         core = openvino.Core()
         model = self._read(openvino, file)
-        properties, shown = _properties(core, openvino, config)
+        properties, shown = _properties(core, config)
         try:
             compiled = core.compile_model(model, "CPU", properties)
         except RuntimeError as error:
@@ -49,9 +51,11 @@ class TritonPythonModel:
             self._infer(self._batch[:size])
         self._log(f"{args['model_instance_name']}: OpenVINO {openvino.__version__.split('-')[0]}, {shown}")
 
-    def execute(self, requests):
+    def execute(self, requests: list[Any]) -> list[Any]:
         """Answers the requests of one dynamic batch, each with its own rows, or with its own error."""
-        responses, pixels, places = [None] * len(requests), [], []
+        responses: list[Any] = [None] * len(requests)
+        pixels: list[Any] = []
+        places: list[int] = []
         for place, request in enumerate(requests):
             tensor = pb_utils.get_input_tensor_by_name(request, self._input.name)
             problem = self._problem(tensor)
@@ -73,11 +77,11 @@ class TritonPythonModel:
             start += len(part)
         return responses
 
-    def finalize(self):
+    def finalize(self) -> None:
         """Lets OpenVINO's threads go before the process ends."""
         self._request = None
 
-    def _read(self, openvino, file):
+    def _read(self, openvino: Any, file: Path) -> Any:
         if not file.is_file() or file.stat().st_size == 0:
             raise pb_utils.TritonModelException(f"{file}: is {'empty' if file.is_file() else 'missing'}")
         try:
@@ -109,8 +113,8 @@ class TritonPythonModel:
                 )
         return model
 
-    def _problem(self, tensor):
-        """What is wrong with a request's input, or None. Triton checks too; a batch must not fail for one of it."""
+    def _problem(self, tensor: Any) -> str | None:
+        """What is wrong with a request's input, or None: a batch must not fail for one of its requests."""
         if tensor is None:
             return f"input {self._input.name} is missing"
         array = tensor.as_numpy()
@@ -121,23 +125,25 @@ class TritonPythonModel:
             )
         return None
 
-    def _gather(self, parts):
+    def _gather(self, parts: list[Any]) -> Any:
         if len(parts) == 1:
             return parts[0]
         size = sum(len(part) for part in parts)
         return self._numpy.concatenate(parts, out=self._batch[:size])
 
-    def _infer(self, batch):
+    def _infer(self, batch: Any) -> Any:
         """Rows of the output, a view of OpenVINO's memory that the next inference overwrites."""
         return self._request.infer([batch], share_inputs=True, share_outputs=True)[0]
 
 
+@dataclass(frozen=True)
 class _Tensor:
-    def __init__(self, name, dtype, shape):
-        self.name, self.dtype, self.shape = name, dtype, shape
+    name: str
+    dtype: Any
+    shape: tuple[int, ...]
 
 
-def _libraries():
+def _libraries() -> tuple[Any, Any]:
     """numpy and openvino from beside Triton's Python backend. Checks what would otherwise fail in silence."""
     beside = Path(pb_utils.__file__).resolve().parent
     sys.path.insert(0, str(beside))
@@ -150,13 +156,13 @@ def _libraries():
         ) from error
     if int(numpy.__version__.split(".")[0]) > 1:
         raise pb_utils.TritonModelException(
-            f"numpy {numpy.__version__} in {Path(numpy.__file__).parent}: Triton's Python backend needs numpy < 2"
-            " (with 2, every output arrives empty)"
+            f"numpy {numpy.__version__} in {Path(numpy.__file__).parent}: Triton's Python backend needs numpy"
+            " below 2 (with 2, every output arrives empty)"
         )
     return numpy, openvino
 
 
-def _tensor(config, kind):
+def _tensor(config: dict[str, Any], kind: str) -> _Tensor:
     import numpy
 
     if len(config[kind]) != 1:
@@ -166,7 +172,7 @@ def _tensor(config, kind):
     return _Tensor(tensor["name"], dtype, tuple(int(size) for size in tensor["dims"]))
 
 
-def _properties(core, openvino, config):
+def _properties(core: Any, config: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """OpenVINO's settings, and one line that says what is used."""
     parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
     instances = sum(group["count"] for group in config["instance_group"])
@@ -191,15 +197,15 @@ def _properties(core, openvino, config):
     return properties, f"precision {precision}{note}, {threads} threads"
 
 
-def _whole_number(parameters, name):
+def _whole_number(parameters: dict[str, str], name: str) -> int:
     text = parameters.get(name, "0")
     if not text.isdecimal():
         raise pb_utils.TritonModelException(f"{name}: {text!r} is not a whole number")
     return int(text)
 
 
-def processors():
-    """Processors that this container may use: its CPU set, cut to its quota, which OpenVINO does not look at."""
+def processors() -> int:
+    """Processors that this container may use: its CPU set, cut to its quota, which OpenVINO ignores."""
     count = len(os.sched_getaffinity(0))
     for quota_file, period_file in (
         ("/sys/fs/cgroup/cpu.max", None),
@@ -215,11 +221,11 @@ def processors():
     return count
 
 
-def _failure(message):
+def _failure(message: str) -> Any:
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(message))
 
 
-def _reason(error):
+def _reason(error: Exception) -> str:
     """The line of OpenVINO's many that says what is wrong."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith(("Exception from", "Check '", "FrontEnd API"))]

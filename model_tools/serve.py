@@ -1,0 +1,256 @@
+"""`model-tools serve`: a local Triton on a model repository."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import monotonic
+from types import FrameType
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import click
+
+from model_tools.console import BadInput
+from model_tools.runtime import Runtime, triton_runtime
+
+EXIT_SECONDS = 10  # that Triton gives requests in flight when it stops
+_FAILED = re.compile(r"failed to load '(?P<model>[^']+)' version (?P<version>\d+): (?P<reason>.*?)\"?$")
+
+
+@click.command("serve", short_help="A local Triton on a model repository.")
+@click.argument("repository", metavar="REPO", type=click.Path(path_type=Path))
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is all.")
+@click.option("--http-port", default=8000, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--grpc-port", default=8001, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--metrics-port", default=8002, show_default=True, type=click.IntRange(1, 65535))
+@click.option(
+    "--timeout",
+    default=120,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Seconds until the models are ready.",
+)
+def command(
+    repository: Path, host: str, http_port: int, grpc_port: int, metrics_port: int, timeout: int
+) -> None:
+    """Serve a Triton model repository on this machine, with no cluster.
+
+    Triton's log goes to stderr. Ends with Ctrl-C or SIGTERM, after the requests in flight.
+    """
+    with (
+        _interrupted_by(signal.SIGTERM, signal.SIGHUP),
+        LocalTriton(
+            repository,
+            host,
+            http_port,
+            grpc_port,
+            metrics_port,
+            timeout,
+            log=lambda line: print(line, file=sys.stderr),
+        ) as triton,
+    ):
+        click.echo(f"ready: HTTP {triton.http}, gRPC {triton.grpc}, metrics {triton.metrics}/metrics")
+        with contextlib.suppress(KeyboardInterrupt):
+            status = triton.wait()
+            raise BadInput(f"Triton ended by itself, with status {status}; its log says why")
+    click.echo("stopped")
+
+
+class LocalTriton:
+    """A Triton process that serves `repository`, as a context manager: ready inside the block, gone after it.
+
+    `http` and `grpc` are host:port, `log` takes each line that Triton writes, a port of 0 is any free one.
+    Raises BadInput for a repository without models, a port in use, or a model that does not load, with
+    Triton's reason.
+    """
+
+    def __init__(
+        self,
+        repository: Path,
+        host: str = "127.0.0.1",
+        http_port: int = 0,
+        grpc_port: int = 0,
+        metrics_port: int = 0,
+        timeout: float = 120,
+        log: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self._repository = repository
+        self._host = host
+        self._ports = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
+        self._timeout = timeout
+        self._log = log
+        self._failures: list[str] = []
+        self._last = ""
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def http(self) -> str:
+        return f"{self._reachable}:{self._ports['http']}"
+
+    @property
+    def grpc(self) -> str:
+        return f"{self._reachable}:{self._ports['grpc']}"
+
+    @property
+    def metrics(self) -> str:
+        return f"{self._reachable}:{self._ports['metrics']}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def __enter__(self) -> LocalTriton:
+        _check_repository(self._repository)
+        self._choose_ports()
+        self._start(triton_runtime())
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def wait(self) -> int:
+        """Waits for Triton's own end and gives its status."""
+        assert self._process is not None
+        return self._process.wait()
+
+    def stop(self) -> None:
+        """Ends Triton and every process that it started; requests in flight get EXIT_SECONDS."""
+        process = self._process
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(EXIT_SECONDS + 5)
+        # Whatever is left of its process group: backends' processes, or a Triton that does not end.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        self._reader.join()
+
+    @property
+    def _reachable(self) -> str:
+        return "127.0.0.1" if self._host == "0.0.0.0" else self._host
+
+    def _choose_ports(self) -> None:
+        """Refuses ports in use, and takes free ones where 0 is asked for."""
+        with contextlib.ExitStack() as stack:
+            for name, port in self._ports.items():
+                listener = stack.enter_context(socket.socket())
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    listener.bind((self._host, port))
+                    listener.listen(1)
+                except OSError as error:
+                    raise BadInput(
+                        f"--{name}-port: {self._host}:{port} can't be used ({error.strerror})"
+                    ) from error
+                self._ports[name] = listener.getsockname()[1]
+
+    def _start(self, runtime: Runtime) -> None:
+        options = {
+            "model-repository": self._repository.resolve(),
+            "backend-directory": runtime.backends,
+            "disable-auto-complete-config": None,
+            "exit-on-error": "true",
+            "exit-timeout-secs": EXIT_SECONDS,
+            "http-address": self._host,
+            "grpc-address": self._host,
+            "metrics-address": self._host,
+        } | {f"{name}-port": port for name, port in self._ports.items()}
+        arguments = [f"--{name}" + ("" if value is None else f"={value}") for name, value in options.items()]
+        self._process = subprocess.Popen(
+            [runtime.server, *arguments],
+            env=runtime.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # Ctrl-C reaches this process alone, which ends Triton in order
+            preexec_fn=_end_with_parent,
+        )
+        self._reader = threading.Thread(target=self._read_log, daemon=True)
+        self._reader.start()
+
+    def _read_log(self) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            line = line.rstrip()
+            self._log(line)
+            if failed := _FAILED.search(line):
+                self._failures.append(_failure(**failed.groupdict()))
+            if line and line[0] in "Ee":
+                self._last = line
+
+    def _wait_until_ready(self) -> None:
+        assert self._process is not None
+        deadline = monotonic() + self._timeout
+        while True:
+            with (
+                contextlib.suppress(URLError, OSError),
+                urlopen(f"http://{self.http}/v2/health/ready", timeout=1),
+            ):
+                return
+            try:
+                self._process.wait(0.1)
+            except subprocess.TimeoutExpired:
+                if monotonic() > deadline:
+                    raise BadInput(
+                        f"Triton is not ready after {self._timeout:g} s; its log says more"
+                    ) from None
+                continue
+            self._reader.join()
+            raise BadInput("; ".join(self._failures) or f"Triton ended before it was ready: {self._last}")
+
+
+def _check_repository(repository: Path) -> None:
+    if not repository.is_dir():
+        raise BadInput(f"{repository}: no such folder")
+    if not any(repository.glob("*/config.pbtxt")):
+        raise BadInput(f"{repository}: holds no model (no */config.pbtxt); model-tools repository writes one")
+
+
+def _failure(model: str, version: str, reason: str) -> str:
+    """Triton's reason without the names of exception classes and the Python stack after it."""
+    reason = reason.replace('\\"', '"').split("\\n\\nAt:")[0].replace("\\n", " ").strip()
+    for prefix in ("Internal: ", "TritonModelException: "):
+        reason = reason.removeprefix(prefix)
+    return f"model {model} version {version} does not load: {reason}"
+
+
+def _end_with_parent() -> None:
+    """In the new process: have the kernel end it when this one is killed."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+@contextlib.contextmanager
+def _interrupted_by(*signals: signal.Signals) -> Iterator[None]:
+    """Turns signals into the KeyboardInterrupt that Ctrl-C is."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -114,8 +115,6 @@ def _first_line(text: str) -> str:
     """A line that fits an error message; Kubernetes' Status objects are reduced to their message."""
     import json
 
-    try:
+    with contextlib.suppress(ValueError, KeyError, TypeError):
         text = json.loads(text)["message"]
-    except (ValueError, KeyError, TypeError):
-        pass
     return " ".join(text.split())[:200]

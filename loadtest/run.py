@@ -192,7 +192,8 @@ def statistics_of(snapshots: list[Snapshot], settings: Settings) -> dict[str, An
 
     start, end: unix seconds (the master's clock). total and protocols.NAME: requests, successes, failures,
     requests_per_second (answered with success), latency {p50, p95, p99, mean, max} in seconds, over
-    successful requests. history: the same over steps of 2 s or more. generator: whether the load test itself was the limit.
+    successful requests. history: the same over steps of 2 s or more. generator: whether the load test itself
+    was the limit.
     """
     first, last = snapshots[0], snapshots[-1]
     step = max(2.0, (last.time - first.time) / 100)

@@ -75,9 +75,10 @@ def warnings(result: dict[str, Any]) -> None:
         )
     offered = generator["offered_per_second"]
     if offered and total["requests_per_second"] < 0.95 * offered:
+        answered = total["requests_per_second"]
         console.print(
-            f"Offered {offered:g} requests/s, answered {total['requests_per_second']:.1f}: the server is slower "
-            "than the rate, and latencies are those of all users waiting."
+            f"Offered {offered:g} requests/s, answered {answered:.1f}: the server is slower than the rate, "
+            "and latencies are those of all users waiting."
         )
 
 

@@ -1,7 +1,7 @@
 """Copies the chart without its dependencies: `python -m charts.package [DIRECTORY]`, by default build/chart.
 
-Helm refuses a chart whose dependencies have not been fetched, also where their condition leaves them out. The copy
-installs as it is, on a cluster that has a Prometheus operator already.
+Helm refuses a chart whose dependencies have not been fetched, also where their condition leaves them out.
+The copy installs as it is, on a cluster that has a Prometheus operator already.
 """
 
 from __future__ import annotations

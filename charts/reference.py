@@ -25,14 +25,15 @@ INTRODUCTION = """\
 
 {description}.
 
-Triton serves one model on GPU nodes; its config.pbtxt, its alerts and its load test all follow from the values below.
+Triton serves one model on GPU nodes; its config.pbtxt, its alerts and its load test all follow from the
+values below.
 
     helm dependency build charts/inference-system
-    helm upgrade --install inference-system charts/inference-system --namespace inference --create-namespace \\
-      --values values/regions/us-central1.yaml
+    helm upgrade --install inference-system charts/inference-system \\
+      --namespace inference --create-namespace --values values/regions/us-central1.yaml
 
-The dependency, kube-prometheus-stack, is for clusters without a Prometheus operator. Where there is one, leave out
-the first line and install a copy of the chart that has no dependencies:
+The dependency, kube-prometheus-stack, is for clusters without a Prometheus operator. Where there is one,
+leave out the first line and install a copy of the chart that has no dependencies:
 
     python -m charts.package build/chart
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 from functools import cache
@@ -110,9 +111,5 @@ def containers(pod: Manifest) -> list[Manifest]:
 @cache
 def _validate(manifest: str) -> None:
     """Most renders change one object of a dozen: what is the same has been checked."""
-    try:
+    with contextlib.suppress(schemas.Unavailable):  # test_schemas.py says so
         schemas.validate(json.loads(manifest))
-    except schemas.Unavailable:
-        pass  # test_schemas.py says so
-
-

@@ -1,8 +1,8 @@
 """JSON schemas of everything that the chart renders, from the Go modules that the cluster is built of.
 
-Kubernetes' module carries its OpenAPI documents and the Prometheus operator's its CRDs; cluster/components names
-the versions. Unknown fields are refused, which the API server only warns of. What is derived is kept in the cache,
-so that Go is needed once a version.
+Kubernetes' module carries its OpenAPI documents and the Prometheus operator's its CRDs; cluster/components
+names the versions. Unknown fields are refused, which the API server only warns of. What is derived is kept in
+the cache, so that Go is needed once a version.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ cp -RL "$SOURCE_DIRECTORY/." "$target/"
 # The copy is checked, not the source, so that a full disk or a cut download shows as well.
 cd "$target"
 if ! report=$(sha256sum -c SHA256SUMS 2>/dev/null); then
-  fail "corrupt in $SOURCE: $(echo "$report" | sed -n 's/: FAILED.*//p' | tr '\n' ' ')"
+  fail "corrupt in $SOURCE: $(echo "$report" | sed -n 's/: FAILED.*//p' | tr '\n' ' ' | sed 's/ $//')"
 fi
 
 cp "$(dirname "$0")/config.pbtxt" "$repository/$MODEL_NAME/config.pbtxt"

@@ -1,0 +1,170 @@
+"""The script that the init container runs: a good model is put in place, a bad one is named."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .render import only, render_chart
+
+SHELLS = [shell for shell in ("dash", "bash", "busybox") if shutil.which(shell)]
+
+
+class Delivery:
+    """A model folder, an empty repository, and the script between them."""
+
+    def __init__(self, folder: Path, shell: str) -> None:
+        self.source, self.repository, config = folder / "source", folder / "repository", folder / "config"
+        self.shell = [shell, "sh"] if shell == "busybox" else [shell]
+        for directory in (self.source, self.repository, config):
+            directory.mkdir()
+        for name, text in only(render_chart(), "ConfigMap", "-model-config")["data"].items():
+            (config / name).write_text(text)
+        self.script = config / "deliver-model.sh"
+        (self.source / "model.onnx").write_bytes(b"onnx" * 1000)
+        (self.source / "model.json").write_text("{}")
+        self.sum("model.onnx", "model.json")
+
+    def sum(self, *names: str) -> None:
+        lines = (f"{hashlib.sha256((self.source / n).read_bytes()).hexdigest()}  {n}\n" for n in names)
+        (self.source / "SHA256SUMS").write_text("".join(lines))
+
+    def run(self, model_file: str = "model.onnx") -> subprocess.CompletedProcess[str]:
+        environment = {
+            "PATH": os.environ["PATH"],
+            "SOURCE": "image models:1",
+            "SOURCE_DIRECTORY": str(self.source),
+            "REPOSITORY": str(self.repository),
+            "MODEL_NAME": "resnet50",
+            "MODEL_VERSION": "3",
+            "MODEL_FILE": model_file,
+        }
+        command = [*self.shell, str(self.script)]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30)
+
+    def refusal(self, model_file: str = "model.onnx") -> str:
+        """The error line of a run that has to fail."""
+        result = self.run(model_file)
+        assert result.returncode == 1
+        assert not (self.repository / "resnet50" / "config.pbtxt").exists(), "Triton could load this"
+        (line,) = result.stderr.splitlines()
+        return line
+
+
+@pytest.fixture(params=SHELLS)
+def delivery(tmp_path: Path, request: pytest.FixtureRequest) -> Delivery:
+    return Delivery(tmp_path, request.param)
+
+
+def test_a_good_model_becomes_a_repository(delivery: Delivery) -> None:
+    result = delivery.run()
+    assert result.returncode == 0, result.stderr
+    model = delivery.repository / "resnet50"
+    assert (model / "config.pbtxt").read_text() == delivery.script.with_name("config.pbtxt").read_text()
+    assert (model / "3" / "model.onnx").read_bytes() == (delivery.source / "model.onnx").read_bytes()
+
+
+def test_a_restart_leaves_nothing_of_the_run_before(delivery: Delivery) -> None:
+    stale = delivery.repository / "resnet50" / "2" / "model.onnx"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("half of a model")
+    assert delivery.run().returncode == 0
+    assert not stale.exists()
+
+
+def test_a_saved_model_is_a_folder(delivery: Delivery) -> None:
+    folder = delivery.source / "model.savedmodel" / "variables"
+    folder.mkdir(parents=True)
+    for name in ("model.savedmodel/saved_model.pb", "model.savedmodel/variables/variables.index"):
+        (delivery.source / name).write_text(name)
+    delivery.sum("model.savedmodel/saved_model.pb", "model.savedmodel/variables/variables.index")
+    assert delivery.run("model.savedmodel/saved_model.pb").returncode == 0
+    assert (delivery.repository / "resnet50/3/model.savedmodel/variables/variables.index").is_file()
+
+
+def test_an_empty_model_is_named(delivery: Delivery) -> None:
+    (delivery.source / "model.onnx").write_bytes(b"")
+    delivery.sum("model.onnx")
+    assert delivery.refusal() == "deliver-model: model.onnx from image models:1 is empty"
+
+
+def test_a_corrupt_model_is_named(delivery: Delivery) -> None:
+    with (delivery.source / "model.onnx").open("r+b") as file:
+        file.seek(100)
+        file.write(b"\0")
+    assert delivery.refusal() == "deliver-model: corrupt in image models:1: model.onnx"
+
+
+def test_every_corrupt_file_is_named_and_no_other(delivery: Delivery) -> None:
+    (delivery.source / "whole").write_text("whole")
+    delivery.sum("model.onnx", "whole", "model.json")
+    for name in ("model.onnx", "model.json"):
+        (delivery.source / name).write_text("changed")
+    assert delivery.refusal() == "deliver-model: corrupt in image models:1: model.onnx model.json"
+
+
+def test_a_listed_file_that_is_missing_is_named(delivery: Delivery) -> None:
+    (delivery.source / "model.json").unlink()
+    assert delivery.refusal() == "deliver-model: corrupt in image models:1: model.json"
+
+
+def test_a_model_for_another_runtime_is_named(delivery: Delivery) -> None:
+    refusal = delivery.refusal("model.plan")
+    assert refusal == f"deliver-model: image models:1 has no model.plan in {delivery.source}"
+
+
+def test_a_missing_folder_is_named(delivery: Delivery) -> None:
+    shutil.rmtree(delivery.source)
+    assert delivery.refusal() == f"deliver-model: image models:1 has no folder {delivery.source}"
+
+
+def test_a_model_without_digests_is_refused(delivery: Delivery) -> None:
+    (delivery.source / "SHA256SUMS").unlink()
+    assert delivery.refusal() == f"deliver-model: image models:1 has no SHA256SUMS in {delivery.source}"
+
+
+def test_a_model_that_its_digests_leave_out_is_refused(delivery: Delivery) -> None:
+    delivery.sum("model.json")
+    assert delivery.refusal() == "deliver-model: SHA256SUMS from image models:1 does not list model.onnx"
+
+
+@pytest.mark.parametrize(
+    ("runtime", "precision", "kind", "file"),
+    [
+        ("tensorrt", "fp16", "gpu", "model.plan"),
+        ("openvino", "fp32", "cpu", "model.onnx"),
+        ("onnxruntime", "fp32", "gpu", "model.onnx"),
+        ("tensorflow", "savedmodel", "gpu", "model.savedmodel/saved_model.pb"),
+    ],
+)
+def test_the_pod_asks_for_the_file_that_triton_will_load(
+    runtime: str, precision: str, kind: str, file: str
+) -> None:
+    model = {"runtime": runtime, "precision": precision, "instances": {"kind": kind}}
+    manifests = render_chart({"model": model})
+    pod = only(manifests, "Deployment", "-triton")["spec"]["template"]["spec"]
+    environment = {entry["name"]: entry["value"] for entry in pod["initContainers"][-1]["env"]}
+    assert environment["MODEL_FILE"] == file
+    config = only(manifests, "ConfigMap", "-model-config")["data"]["config.pbtxt"]
+    assert f'default_model_filename: "{file.partition("/")[0]}"' in config
+
+
+def test_a_claim_is_mounted_read_only() -> None:
+    values = {"model": {"source": {"type": "pvc", "pvc": {"claimName": "models"}, "path": "/resnet/50"}}}
+    pod = only(render_chart(values), "Deployment", "-triton")["spec"]["template"]["spec"]
+    (deliver,) = pod["initContainers"]
+    assert {"name": "source", "mountPath": "/source", "readOnly": True} in deliver["volumeMounts"]
+    assert {"name": "SOURCE_DIRECTORY", "value": "/source/resnet/50"} in deliver["env"]
+
+
+def test_a_url_is_fetched_before_it_is_delivered() -> None:
+    values = {"model": {"source": {"type": "url", "url": "gs://bucket/resnet50"}}}
+    pod = only(render_chart(values), "Deployment", "-triton")["spec"]["template"]["spec"]
+    fetch, deliver = pod["initContainers"]
+    assert fetch["command"] == ["model-tools", "fetch", "gs://bucket/resnet50", "/source"]
+    assert {"name": "SOURCE", "value": "gs://bucket/resnet50"} in deliver["env"]

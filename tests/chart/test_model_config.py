@@ -1,0 +1,139 @@
+"""The chart's config.pbtxt is the message that model_tools builds from the same values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from google.protobuf import text_format
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tritonclient.grpc import model_config_pb2
+
+from model_tools.config import ModelConfig
+from model_tools.console import BadInput
+
+from .render import IMAGES, ROOT, Refused, chart, load, merge, only, render_chart, render_files
+
+FILES = sorted((ROOT / "values").rglob("*.yaml"))
+
+COUNTS = st.integers(min_value=-1, max_value=64)
+TENSORS = st.fixed_dictionaries(
+    {
+        "name": st.from_regex(r"[A-Za-z_:/.0-9]{1,12}", fullmatch=True),
+        "dataType": st.sampled_from(["UINT8", "FP16", "BF16", "FP32", "INT64", "BOOL", "BYTES", "FLOAT"]),
+        "shape": st.lists(st.integers(min_value=0, max_value=2**31), max_size=4),
+    }
+)
+MODELS = st.fixed_dictionaries(
+    {
+        "name": st.from_regex(r"[a-zA-Z0-9._ -]{1,12}", fullmatch=True),
+        "runtime": st.sampled_from(["tensorrt", "openvino", "onnxruntime", "tensorflow"]),
+        "precision": st.sampled_from(["savedmodel", "fp32", "fp16", "bf16", "int8"]),
+        "version": COUNTS,
+        "input": TENSORS,
+        "output": TENSORS,
+        "batching": st.fixed_dictionaries(
+            {
+                "maxSize": COUNTS,
+                "preferredSizes": st.lists(st.integers(min_value=0, max_value=64), max_size=3),
+                "maxQueueDelayMicroseconds": st.integers(min_value=-1, max_value=10**4),
+                "queue": st.fixed_dictionaries(
+                    {"maxSize": COUNTS, "timeoutMicroseconds": st.integers(min_value=10**5, max_value=2**31)}
+                ),
+            }
+        ),
+        "instances": st.fixed_dictionaries(
+            {
+                "count": COUNTS,
+                "kind": st.sampled_from(["gpu", "cpu"]),
+                "threads": st.integers(min_value=-1, max_value=8),
+            }
+        ),
+    }
+)
+
+PARTS = ["name", "runtime", "precision", "version", "input", "output", "batching", "instances"]
+
+
+@st.composite
+def valid_models(draw: st.DrawFn) -> dict[str, Any]:
+    """Models that the rules allow, spread over all runtimes."""
+    runtime, precision, kind = draw(
+        st.sampled_from(
+            [("tensorrt", p, "gpu") for p in ("fp32", "fp16", "bf16", "int8")]
+            + [("openvino", p, "cpu") for p in ("fp32", "bf16", "int8")]
+            + [("onnxruntime", p, k) for p in ("fp32", "fp16", "int8") for k in ("gpu", "cpu")]
+            + [("tensorflow", "savedmodel", k) for k in ("gpu", "cpu")]
+        )
+    )
+    largest = draw(st.integers(min_value=1, max_value=1024))
+    tensor = st.fixed_dictionaries(
+        {
+            "name": st.from_regex(r"[A-Za-z_:/.0-9]{1,12}", fullmatch=True),
+            "dataType": st.sampled_from(["UINT8", "FP16", "BF16", "FP32", "INT64", "BOOL", "BYTES"]),
+            "shape": st.lists(st.integers(min_value=1, max_value=2**31 - 1), min_size=1, max_size=4),
+        }
+    )
+    timeout = draw(st.sampled_from([0, 10**5, 2**31 - 1]))
+    return {
+        "name": draw(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)),
+        "runtime": runtime,
+        "precision": precision,
+        "version": draw(st.integers(min_value=1, max_value=2**31 - 1)),
+        "input": draw(tensor),
+        "output": draw(tensor),
+        "batching": {
+            "maxSize": largest,
+            "preferredSizes": draw(st.lists(st.integers(1, largest), max_size=4, unique=True)),
+            "maxQueueDelayMicroseconds": draw(st.integers(min_value=0, max_value=10**5 - 1)),
+            "queue": {"maxSize": draw(st.integers(0, 2**31 - 1)), "timeoutMicroseconds": timeout},
+        },
+        "instances": {
+            "count": draw(st.integers(1, 64)),
+            "kind": kind,
+            "threads": draw(st.integers(0, 64)) if kind == "cpu" else 0,
+        },
+    }
+
+
+def parse(text: str) -> Any:
+    return text_format.Parse(text, model_config_pb2.ModelConfig())
+
+
+def charts_message(model: dict[str, Any]) -> Any:
+    """The message in the ConfigMap that these model values give. Raises Refused."""
+    files = render_files({"model": model, "slo": {"batchSize": 1}})
+    manifest = yaml.safe_load(files["inference-system/templates/triton/config.yaml"])
+    return parse(manifest["data"]["config.pbtxt"])
+
+
+@pytest.mark.parametrize("file", [None, *FILES], ids=lambda file: "defaults" if file is None else file.stem)
+def test_chart_and_model_tools_agree_on_a_values_file(file: Path | None) -> None:
+    values = merge(chart().values, IMAGES, load(file) if file else {})
+    configuration = only(render_chart(values), "ConfigMap", "-model-config")["data"]["config.pbtxt"]
+    assert parse(configuration) == ModelConfig.from_values(values["model"]).to_proto()
+
+
+@settings(max_examples=80, deadline=None, database=None)
+@given(model=valid_models())
+def test_chart_and_model_tools_agree_on_every_model(model: dict[str, Any]) -> None:
+    assert charts_message(model) == ModelConfig.from_values(model).to_proto()
+
+
+@settings(max_examples=100, deadline=None, database=None)
+@given(valid=valid_models(), wild=MODELS, key=st.sampled_from(PARTS))
+def test_chart_and_model_tools_refuse_the_same_models(
+    valid: dict[str, Any], wild: dict[str, Any], key: str
+) -> None:
+    """One part of a good model is replaced by one that may be bad."""
+    model = {**valid, key: wild[key]}
+    try:
+        expected = ModelConfig.from_values(model).to_proto()
+    except BadInput:
+        with pytest.raises(Refused):
+            charts_message(model)
+    else:
+        assert charts_message(model) == expected

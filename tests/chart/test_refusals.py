@@ -1,0 +1,160 @@
+"""Bad values fail before anything is installed, with the name of the key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from charts.package import CHART
+from charts.reference import values as schema_values
+
+from .render import ROOT, Refused, merge, render_chart, setting
+
+OPENVINO = {"model": {"runtime": "openvino", "precision": "fp32", "instances": {"kind": "cpu"}}}
+GROUPS = [
+    value.path
+    for value in schema_values(CHART)
+    if value.is_group and value.schema.get("additionalProperties") is False
+]
+
+
+def refusal(*values: dict[str, Any]) -> str:
+    with pytest.raises(Refused) as refused:
+        render_chart(*values)
+    return str(refused.value)
+
+
+def test_groups_of_all_levels_are_tried() -> None:
+    assert {"model", "model.batching.queue", "slo.latency.client", "monitoring.podMonitor"} <= set(GROUPS)
+
+
+@pytest.mark.parametrize("group", ["", *GROUPS])
+def test_a_misspelt_key_is_named(group: str) -> None:
+    message = refusal(setting(f"{group}.mispelt".lstrip("."), 1))
+    assert "'mispelt' not allowed" in message
+    assert f"/{group.replace('.', '/')}'" in message or not group
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model.instances.count", 0),
+        ("model.version", 0),
+        ("model.batching.maxSize", 0),
+        ("model.batching.maxQueueDelayMicroseconds", -1),
+        ("model.batching.queue.maxSize", -1),
+        ("model.runtime", "torch"),
+        ("model.precision", "fp8"),
+        ("model.name", "../etc"),
+        ("model.name", 'a" }'),
+        ("model.input.name", 'a" }'),
+        ("model.input.dataType", "FLOAT32"),
+        ("model.input.shape", []),
+        ("model.input.shape", [224, 0, 3]),
+        ("model.instances.kind", "tpu"),
+        ("model.source.type", "ftp"),
+        ("model.source.url", "file:///etc"),
+        ("triton.replicas", -1),
+        ("triton.replicas", "2"),
+        ("triton.sharedMemory", "lots"),
+        ("triton.image.digest", "sha256:1"),
+        ("triton.rollingUpdate.maxSurge", "half"),
+        ("triton.resources.limit", {}),
+        ("slo.availability", 1),
+        ("slo.availability", 99.9),
+        ("slo.window", "a month"),
+        ("slo.queueTime", 0),
+        ("loadtest.workers", 0),
+        ("loadtest.protocol", "tcp"),
+        ("loadtest.arrival", "open"),
+        ("monitoring.podMonitor.interval", "fast"),
+        ("region", "US Central"),
+    ],
+)
+def test_a_value_out_of_range_is_named(key: str, value: Any) -> None:
+    message = refusal(setting(key, value))
+    path = key.replace(".", "/")
+    parent, _, last = path.rpartition("/")
+    assert f"'/{path}" in message or (f"'/{parent}'" in message and f"'{last}'" in message)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        (
+            {"model": {"batching": {"maxSize": 16, "preferredSizes": [8, 32]}}},
+            "model.batching.preferredSizes: 32 is above model.batching.maxSize 16.",
+        ),
+        (
+            {"model": {"runtime": "tensorflow", "precision": "int8"}},
+            "model.precision: int8 can't run on model.runtime tensorflow, which takes savedmodel.",
+        ),
+        (
+            merge(OPENVINO, {"model": {"precision": "fp16"}}),
+            "model.precision: fp16 can't run on model.runtime openvino, which takes fp32, bf16, int8.",
+        ),
+        (
+            {"model": {"precision": "savedmodel"}},
+            "model.precision: savedmodel can't run on model.runtime tensorrt",
+        ),
+        (
+            {"model": {"instances": {"kind": "cpu"}}},
+            "model.instances.kind: model.runtime tensorrt runs on gpu only.",
+        ),
+        (
+            merge(OPENVINO, {"model": {"instances": {"kind": "gpu"}}}),
+            "model.instances.kind: model.runtime openvino runs on cpu only.",
+        ),
+        ({"model": {"instances": {"threads": 2}}}, "model.instances.threads: threads are for"),
+        ({"triton": {"gpu": {"count": 0}}}, "triton.gpu.count: model.instances.kind gpu needs at least 1."),
+        (
+            {
+                "model": {
+                    "batching": {"maxQueueDelayMicroseconds": 5000, "queue": {"timeoutMicroseconds": 5000}}
+                }
+            },
+            "model.batching.maxQueueDelayMicroseconds: 5000 is not below",
+        ),
+        ({"model": {"source": {"image": {"repository": ""}}}}, "model.source.image.repository: "),
+        ({"model": {"source": {"image": {"tag": ""}}}}, "model.source.image.tag: "),
+        ({"model": {"source": {"type": "pvc"}}}, "model.source.pvc.claimName: "),
+        ({"model": {"source": {"type": "url"}}}, "model.source.url: "),
+        ({"tools": {"image": {"repository": ""}}}, "tools.image.repository: "),
+        ({"tools": {"image": {"tag": ""}}}, "tools.image.tag: "),
+        ({"triton": {"image": {"tag": ""}}}, "triton.image.tag: "),
+        (
+            {"triton": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 0}}},
+            "triton.rollingUpdate: maxSurge and maxUnavailable are both 0",
+        ),
+        (
+            {"triton": {"rollingUpdate": {"maxSurge": "0%", "maxUnavailable": "0%"}}},
+            "triton.rollingUpdate: maxSurge and maxUnavailable are both 0",
+        ),
+        (
+            {"slo": {"latency": {"client": {"p50": 0.3}}}},
+            "slo.latency.client: p50, p95 and p99 must not fall.",
+        ),
+        ({"slo": {"batchSize": 17}}, "slo.batchSize: 17 can't be reached with model.batching.maxSize 16."),
+        (
+            {"loadtest": {"arrival": "constant", "requestsPerSecond": 0}},
+            "loadtest.requestsPerSecond: loadtest.arrival constant needs a rate above 0.",
+        ),
+        ({"monitoring": {"podMonitor": {"enabled": False}}}, "monitoring.rules.enabled: "),
+    ],
+)
+def test_an_impossible_combination_fails_with_a_sentence(values: dict[str, Any], sentence: str) -> None:
+    assert sentence in refusal(values)
+
+
+def test_every_sentence_of_the_chart_is_tried() -> None:
+    """A rule that is added to validate.yaml needs a line above."""
+    template = (CHART / "templates" / "validate.yaml").read_text()
+    tried = test_an_impossible_combination_fails_with_a_sentence.pytestmark[0].args[1]  # type: ignore[attr-defined]
+    # The two rules on images are written once and tried for both images.
+    assert template.count("fail ") + template.count("(fail") <= len({sentence for _, sentence in tried})
+
+
+def test_what_is_refused_needs_no_cluster_to_be_refused() -> None:
+    assert "lookup" not in "".join(file.read_text() for file in (CHART / "templates").rglob("*.*"))
+    assert (ROOT / "values" / "local.yaml").is_file()

@@ -1,0 +1,96 @@
+"""Every values file of the project, and the chart's own variants, give objects that Kubernetes takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import helm_python
+import pytest
+
+from charts.package import CHART
+
+from .render import IMAGES, ROOT, load, merge, only, pods, render_chart
+
+FILES = sorted((ROOT / "values").rglob("*.yaml"))
+REGIONS = sorted((ROOT / "values" / "regions").glob("*.yaml"))
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "model on a claim": {"model": {"source": {"type": "pvc", "pvc": {"claimName": "models"}}}},
+    "model in an object store": {"model": {"source": {"type": "url", "url": "gs://bucket/resnet50"}}},
+    "no load test": {"loadtest": {"enabled": False}},
+    "no monitoring": {"monitoring": {"podMonitor": {"enabled": False}, "rules": {"enabled": False}}},
+    "no region": {"region": ""},
+    "private registry": {"imagePullSecrets": [{"name": "registry"}]},
+    "surge instead of a gap": {"triton": {"rollingUpdate": {"maxSurge": "25%", "maxUnavailable": 0}}},
+    "any node": {"triton": {"nodeSelector": {"cloud.google.com/gke-accelerator": None}, "tolerations": []}},
+}
+
+
+def test_there_are_values_files() -> None:
+    assert len(FILES) >= 2
+    assert REGIONS
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_values_file_renders_valid_objects(file: Path) -> None:
+    assert only(render_chart(file), "Deployment", "-triton")
+
+
+@pytest.mark.parametrize("values", VARIANTS.values(), ids=VARIANTS.keys())
+def test_variant_renders_valid_objects(values: dict[str, Any]) -> None:
+    assert only(render_chart(values), "Deployment", "-triton")
+
+
+@pytest.mark.parametrize("file", REGIONS, ids=lambda file: file.name)
+def test_a_regions_file_is_complete_and_names_its_region(file: Path) -> None:
+    """Nothing has to be passed beside it, so it is rendered without the tests' images."""
+    values = load(file)
+    assert values["region"] == file.stem
+    with helm_python.Chart.load(CHART) as chart:
+        assert chart.render(values, name="inference-system", namespace="inference")
+
+
+def test_a_region_is_on_everything_that_is_scraped() -> None:
+    for suffix in ("-triton", "-loadtest"):
+        monitor = only(render_chart({"region": "us-central1"}), "PodMonitor", suffix)
+        (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+        assert {"targetLabel": "region", "replacement": "us-central1"} in endpoint["relabelings"]
+
+
+def test_helm_lint_has_nothing_to_say_above_info() -> None:
+    found = helm_python.lint(CHART, merge(IMAGES, load(ROOT / "values" / "local.yaml")), strict=True)
+    # The dependency is not fetched in a checkout, which lint warns of.
+    messages = [
+        m for m in found["messages"] if m["severity"] > 1 and "kube-prometheus-stack" not in m["error"]
+    ]
+    assert messages == []
+
+
+def test_two_releases_in_a_namespace_share_no_name() -> None:
+    names = [
+        {(m["kind"], m["metadata"]["name"]) for m in render_chart(name=release)}
+        for release in ("blue", "green")
+    ]
+    assert not names[0] & names[1]
+    assert ("Deployment", "blue-inference-system-triton") in names[0]
+
+
+def test_the_longest_release_name_still_gives_valid_names() -> None:
+    for manifest in render_chart(name="a" * 53):
+        assert len(manifest["metadata"]["name"]) <= 63
+
+
+def test_the_defaults_are_for_t4_nodes_on_gke() -> None:
+    pod = pods(render_chart())["Deployment inference-system-triton"]["spec"]
+    assert pod["nodeSelector"] == {"cloud.google.com/gke-accelerator": "nvidia-tesla-t4"}
+    assert pod["tolerations"] == [
+        {"key": "nvidia.com/gpu", "operator": "Equal", "value": "present", "effect": "NoSchedule"}
+    ]
+    assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
+
+
+def test_a_default_node_label_is_removed_by_null() -> None:
+    pod = pods(render_chart(VARIANTS["any node"]))["Deployment inference-system-triton"]["spec"]
+    assert pod["nodeSelector"] == {}

@@ -58,7 +58,7 @@ class Measurement:
 
 
 def read_load(path: Path, release: str | None, namespace: str | None) -> dict[str, Any]:
-    """Statistics that `loadtest run --json` wrote. Raises BadInput for any other file or another release's."""
+    """Statistics that `loadtest run --json` wrote. Raises BadInput for another file or release."""
     try:
         load: dict[str, Any] = json.loads(path.read_text())
         float(load["start"]), float(load["end"]), load["total"]["latency"], load["history"]

@@ -32,7 +32,8 @@ CONTEXTS: dict[str, dict[str, Any]] = {
 # Of these the first that the schema takes, and that is not the value already, stands for "another value".
 CANDIDATES: tuple[Any, ...] = (
     False, True, 0.1, 0.15, 3, 30, "another", "/another", "s3://another/model", "7d", "7s",
-    "sha256:" + "a" * 64, "example.com/another", [3], [{"key": "another"}], {"cpu": "3"}, {"another": "yes"}, "3Gi", "50%",
+    "sha256:" + "a" * 64, "example.com/another", [3], [{"key": "another"}], {"cpu": "3"},
+    {"another": "yes"}, "3Gi", "50%",
 )  # fmt: skip
 
 LEAVES = [
@@ -63,7 +64,8 @@ def test_every_value_has_a_meaning() -> None:
 def another(value: Value) -> Any:
     if "enum" in value.schema:
         return next(choice for choice in value.schema["enum"] if choice != value.default)
-    schema = {**value.schema, "definitions": chart().schema["definitions"]}
+    definitions = (chart().schema or {})["definitions"]
+    schema = {**value.schema, "definitions": definitions}
     for candidate in CANDIDATES:
         if candidate != value.default and Draft7Validator(schema).is_valid(candidate):
             return candidate

@@ -150,7 +150,7 @@ def test_an_impossible_combination_fails_with_a_sentence(values: dict[str, Any],
 def test_every_sentence_of_the_chart_is_tried() -> None:
     """A rule that is added to validate.yaml needs a line above."""
     template = (CHART / "templates" / "validate.yaml").read_text()
-    tried = test_an_impossible_combination_fails_with_a_sentence.pytestmark[0].args[1]  # type: ignore[attr-defined]
+    tried = test_an_impossible_combination_fails_with_a_sentence.pytestmark[0].args[1]
     # The two rules on images are written once and tried for both images.
     assert template.count("fail ") + template.count("(fail") <= len({sentence for _, sentence in tried})
 

@@ -1,0 +1,133 @@
+"""The cluster's programs, built from Go modules: cluster/components has one module a component.
+
+A component's programs lie in the cache under a hash of its module's files and of the Go that builds it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cluster import paths, preflight, shell
+
+OPERATOR = "github.com/prometheus-operator/prometheus-operator"
+ENVIRONMENT = {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -trimpath -buildvcs=false", "GOWORK": "off"}
+
+
+@dataclass(frozen=True)
+class Component:
+    """A Go module under cluster/components: the programs that it gives, by package, and other names of them."""
+
+    name: str
+    programs: dict[str, str]
+    aliases: tuple[str, ...] = ()
+    # Folders of a required module whose YAML files are kept beside the programs: name -> (module, folder).
+    manifests: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    @property
+    def module(self) -> Path:
+        return paths.COMPONENTS / self.name
+
+    def version(self, required: str) -> str:
+        """The version of a module that go.mod requires, such as v1.34.4."""
+        found = re.search(rf"^(?:require|\t)?\s*{re.escape(required)} (v\S+)", self.gomod(), re.MULTILINE)
+        if not found:
+            raise LookupError(f"{self.module}/go.mod does not require {required}")
+        return found[1]
+
+    def gomod(self) -> str:
+        return (self.module / "go.mod").read_text()
+
+    def ldflags(self) -> str:
+        """Stripped; Kubernetes learns its version from the linker."""
+        if self.name != "kubernetes":
+            return "-s -w"
+        version = self.version("k8s.io/kubernetes")
+        major, minor, _ = version.removeprefix("v").split(".", 2)
+        said = {"gitVersion": version, "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
+        return " ".join(["-s -w", *(f"-X k8s.io/component-base/version.{key}={value}" for key, value in said.items())])
+
+
+PAUSE = Component("pause", {"pause": "."})
+ETCD = Component("etcd", {"etcd": "go.etcd.io/etcd/server/v3"})
+KUBERNETES = Component(
+    "kubernetes",
+    {"kubernetes": "."},
+    ("kubeadm", "kubelet", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy"),
+)
+COREDNS = Component("coredns", {"coredns": "."})
+PROMETHEUS_OPERATOR = Component(
+    "prometheus-operator",
+    {"prometheus-operator": f"{OPERATOR}/cmd/operator", "prometheus-config-reloader": f"{OPERATOR}/cmd/prometheus-config-reloader"},
+    manifests={"crds": (OPERATOR, "example/prometheus-operator-crd"), "rbac": (OPERATOR, "example/rbac/prometheus-operator")},
+)
+ALL = (PAUSE, ETCD, KUBERNETES, COREDNS, PROMETHEUS_OPERATOR)
+
+
+def key(component: Component, go_version: str) -> str:
+    """Hash of the module's files, the Go that builds them and how it is told to."""
+    digest = hashlib.sha256(f"{go_version}\0{component}\0{ENVIRONMENT}\0".encode())
+    for file in sorted(component.module.iterdir()):
+        digest.update(f"{file.name}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:12]
+
+
+def folder(component: Component, go_version: str) -> Path:
+    return paths.cache() / "bin" / f"{component.name}-{key(component, go_version)}"
+
+
+def build(component: Component, go: str) -> Path:
+    """The folder of the component's programs, built unless the cache has it.
+
+    Raises StepFailed, with the build's log, when it does not build.
+    """
+    done = folder(component, preflight.go_version(go))
+    if done.exists():
+        return done
+    log = paths.cache() / "log" / f"build-{component.name}.log"
+    making = done.with_name(f"{done.name}.making-{os.getpid()}")
+    shutil.rmtree(making, ignore_errors=True)
+    _download(component, go, log)
+    for program, package in component.programs.items():
+        shell.run(
+            [go, "build", "-ldflags", component.ldflags(), "-o", making / program, package],
+            log, f"go build of {component.name}", cwd=component.module, env=ENVIRONMENT,
+        )  # fmt: skip
+    for alias in component.aliases:
+        (making / alias).symlink_to(next(iter(component.programs)))
+    for name, (module, inside) in component.manifests.items():
+        source = _module_folder(component, go, module) / inside
+        (making / name).mkdir()
+        for file in source.glob("*.yaml"):
+            shutil.copyfile(file, making / name / file.name)
+    making.rename(done)
+    return done
+
+
+def _download(component: Component, go: str, log: Path, attempts: int = 4) -> None:
+    """Fetches the modules; what a hiccup of the network leaves out is fetched by the next attempt."""
+    for attempt in range(1, attempts + 1):
+        try:
+            shell.run(
+                [go, "list", "-deps", "-f", "", *component.programs.values()],
+                log, f"fetching the modules of {component.name}", cwd=component.module, env=ENVIRONMENT,
+            )  # fmt: skip
+            return
+        except shell.StepFailed:
+            if attempt == attempts:
+                raise
+            time.sleep(2**attempt)
+
+
+def _module_folder(component: Component, go: str, module: str) -> Path:
+    said = subprocess.run(
+        [go, "list", "-m", "-f", "{{.Dir}}", module],
+        cwd=component.module, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return Path(said.stdout.strip())

@@ -1,0 +1,3 @@
+module inference-system/cluster/pause
+
+go 1.24.0

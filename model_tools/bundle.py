@@ -1,4 +1,8 @@
-"""The model directory that `export` makes and everything else reads: model.onnx, model.json, SHA256SUMS."""
+"""The model directory that `export` makes and everything else reads.
+
+model.onnx, model.json (what it is), reference.npz (`pictures` as a request holds them, and `outputs`, TensorFlow's
+answers to them, so that any server of the model can be checked without TensorFlow), and SHA256SUMS of them all.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from typing import Any
 from model_tools.config import Tensor
 from model_tools.console import BadInput
 
-MODEL, METADATA, SUMS = "model.onnx", "model.json", "SHA256SUMS"
+MODEL, METADATA, REFERENCE, SUMS = "model.onnx", "model.json", "reference.npz", "SHA256SUMS"
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,13 @@ class Bundle:
     def output(self) -> Tensor:
         return _tensor(self.folder, self.metadata, "output")
 
+    def reference(self) -> tuple[Any, Any]:
+        """Pictures [N, *input shape] and TensorFlow's outputs [N, *output shape] for them."""
+        import numpy as np
+
+        with np.load(self.folder / REFERENCE) as arrays:
+            return arrays["pictures"], arrays["outputs"]
+
     @classmethod
     def load(cls, folder: Path) -> Bundle:
         """Reads and verifies `folder`. Raises BadInput that names a file missing, empty or changed."""
@@ -52,11 +63,14 @@ class Bundle:
         return bundle
 
 
-def write(folder: Path, metadata: dict[str, Any]) -> None:
-    """Adds model.json (with the digest of the model.onnx that is there) and SHA256SUMS to `folder`."""
+def write(folder: Path, metadata: dict[str, Any], pictures: Any, outputs: Any) -> None:
+    """Adds to the model.onnx in `folder` the other files; model.json gets its digest."""
+    import numpy as np
+
+    np.savez_compressed(folder / REFERENCE, pictures=pictures, outputs=outputs)
     metadata = metadata | {"digest": f"sha256:{digest(folder / MODEL)}"}
     (folder / METADATA).write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
-    lines = [f"{digest(folder / name)}  {name}\n" for name in (MODEL, METADATA)]
+    lines = [f"{digest(folder / name)}  {name}\n" for name in (MODEL, METADATA, REFERENCE)]
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import click
 from model_tools import bundle
 from model_tools.config import _NAME
 from model_tools.console import BadInput, CheckFailed
-from model_tools.files import written_aside
+from model_tools.files import cached, written_aside
 
 OPSET = 17  # the newest that tf2onnx writes and all of TensorRT 10, OpenVINO and ONNX Runtime read
 PREPROCESSING = ("caffe", "tf", "torch", "none")  # as keras.applications names them
@@ -81,13 +82,13 @@ def command(
     TensorFlow answer the same real pictures; the largest difference is printed, and above the tolerance
     nothing is written.
     """
-    difference = export(
+    found = export(
         output, model=model, weights=weights, seed=seed, name=name, input_type=input_type,
         preprocessing=preprocessing, tolerance=tolerance, relative_tolerance=relative_tolerance,
     )  # fmt: skip
     click.echo(
-        f"{output}: largest difference from TensorFlow {difference.absolute:.2g}"
-        f" ({difference.relative:.2g} of the difference between pictures)"
+        f"{output}: largest difference from TensorFlow {found.absolute:.2g}"
+        f" ({found.relative:.2g} of the difference between pictures)"
     )
 
 
@@ -130,10 +131,24 @@ def export(
         serve = _serving_function(source, input_type, preprocessing)
         _convert(serve, source, folder / bundle.MODEL)
         step("comparing with TensorFlow")
-        difference = _compare(serve, folder / bundle.MODEL, source, input_type)
-        _judge(difference, tolerance, relative_tolerance)
-        bundle.write(folder, _metadata(source, name, input_type, preprocessing, seed, difference))
-    return difference
+        batch, expected, given = _answers(serve, folder / bundle.MODEL, source, input_type)
+        found = difference(expected, given)
+        _judge(found, tolerance, relative_tolerance)
+        bundle.write(folder, _metadata(source, name, input_type, preprocessing, found), batch, expected)
+    return found
+
+
+def cached_resnet50(seed: int = 0) -> Path:
+    """The model directory of ResNet-50 with random weights, exported at the first call."""
+    parts = [str(seed), *(f"{name} {number}" for name, number in _versions().items())]
+    for module in ("export", "pictures", "bundle"):
+        parts.append((Path(__file__).parent / f"{module}.py").read_text(encoding="utf-8"))
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+    def build(folder: Path) -> None:
+        export(folder, seed=seed)
+
+    return cached("models", key, build)
 
 
 def _check_path(path: Path) -> None:
@@ -365,7 +380,8 @@ def _convert(serve: Any, source: Source, file: Path) -> None:
     onnx.save(model, file)
 
 
-def _compare(serve: Any, file: Path, source: Source, input_type: str) -> Difference:
+def _answers(serve: Any, file: Path, source: Source, input_type: str) -> tuple[Any, Any, Any]:
+    """Real pictures, and what TensorFlow and ONNX Runtime make of them."""
     import numpy as np
     import onnxruntime
 
@@ -377,7 +393,7 @@ def _compare(serve: Any, file: Path, source: Source, input_type: str) -> Differe
     expected = serve(batch)[source.output_name].numpy()
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     given = session.run([source.output_name], {"image": batch})[0]
-    return difference(expected, given)
+    return batch, expected, given
 
 
 def difference(expected: Any, given: Any) -> Difference:
@@ -406,7 +422,7 @@ def _judge(found: Difference, tolerance: float, relative_tolerance: float) -> No
 
 
 def _metadata(
-    source: Source, name: str | None, input_type: str, preprocessing: str, seed: int, found: Difference
+    source: Source, name: str | None, input_type: str, preprocessing: str, found: Difference
 ) -> dict[str, Any]:
     return {
         "name": name or source.name,
@@ -418,9 +434,18 @@ def _metadata(
         "preprocessing": {"mode": preprocessing, "pixels": "RGB, NHWC, 0 to 255", "where": "in the graph"},
         "largest_difference": found.absolute,
         "largest_relative_difference": found.relative,
-        "versions": {package: version(package) for package in ("tensorflow-cpu", "keras", "tf2onnx", "onnx")},
+        "versions": _versions(),
         "opset": OPSET,
     }
+
+
+def _versions() -> dict[str, str]:
+    """Of the packages that decide what is exported; TensorFlow has one of two names."""
+    versions = {}
+    for package in ("tensorflow", "tensorflow-cpu", "keras", "tf2onnx", "onnx"):
+        with contextlib.suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return versions
 
 
 def _identifier(name: str) -> str:

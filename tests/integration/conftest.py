@@ -1,0 +1,57 @@
+"""One exported ResNet-50 and one Triton that serves it, for all tests here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model_tools.bundle import Bundle
+from model_tools.config import ModelConfig
+from model_tools.export import cached_resnet50
+from model_tools.repository import write_repository
+from model_tools.serve import LocalTriton
+from model_tools.values import Values, load_values, merge
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def bundle() -> Bundle:
+    """ResNet-50 with random weights, exported once a machine and kept in the cache."""
+    return Bundle.load(cached_resnet50())
+
+
+@pytest.fixture(scope="session")
+def local_model() -> Values:
+    """`model.*` of the values that run without a GPU."""
+    model = load_values([ROOT / "values" / "local.yaml"])["model"]
+    assert isinstance(model, dict)
+    return model
+
+
+@pytest.fixture(scope="session")
+def make_repository(
+    bundle: Bundle, local_model: Values, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """A function that writes a model repository, with changes to the values of `model.*`."""
+
+    def make(**changes: Any) -> Path:
+        repository = tmp_path_factory.mktemp("repository")
+        write_repository(bundle, ModelConfig.from_values(merge(local_model, changes)), repository)
+        return repository
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def triton(make_repository: Callable[..., Path]) -> Iterator[LocalTriton]:
+    """A real Triton, ready."""
+    log: list[str] = []
+    try:
+        with LocalTriton(make_repository(), log=log.append) as triton:
+            yield triton
+    finally:
+        print("\n".join(log))  # pytest shows it with a failure

@@ -1,0 +1,135 @@
+"""`model-tools serve` as a user runs it: it ends cleanly, and says in one line why it can't start."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+BOUND = 30  # seconds in which a server that can't start has to say so
+
+
+@contextmanager
+def serving(repository: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """`model-tools serve` as a process of its own, whatever happens ended after the block."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "model_tools", "serve", str(repository), *free_ports(), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.communicate(timeout=BOUND)
+
+
+def free_ports() -> list[str]:
+    options = []
+    for name in ("http", "grpc", "metrics"):
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            options.append(f"--{name}-port={listener.getsockname()[1]}")
+    return options
+
+
+def refusal(repository: Path, *options: str) -> str:
+    """The last line of a `serve` that has to fail with status 2."""
+    with serving(repository, *options) as process:
+        _, errors = process.communicate(timeout=BOUND)
+    assert process.returncode == 2, errors
+    return errors.splitlines()[-1]
+
+
+def processes_of(pid: int) -> set[int]:
+    """`pid`'s descendants that live."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            except OSError:
+                continue
+            if state != "Z":
+                parents[int(entry.name)] = int(parent)
+    found: set[int] = set()
+    while more := {child for child, parent in parents.items() if parent in {pid, *found}} - found:
+        found |= more
+    return found
+
+
+def alive(pids: set[int]) -> set[int]:
+    """Those of `pids` that live and are not zombies which nobody collects."""
+    living = set()
+    for pid in pids:
+        try:
+            if (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z":
+                living.add(pid)
+        except OSError:
+            continue
+    return living
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_serve_leaves_no_process_when_it_is_ended(
+    make_repository: Callable[..., Path], number: signal.Signals
+) -> None:
+    with serving(make_repository()) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("ready: HTTP 127.0.0.1:")
+        started = processes_of(process.pid)
+        assert len(started) >= 2, "Triton and the backend's process"
+        process.send_signal(number)
+        assert process.wait(BOUND) == (-number if number == signal.SIGKILL else 0)
+        deadline = time.monotonic() + BOUND
+        while alive(started) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not alive(started)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", "half"], ids=["empty", "text", "cut short"])
+def test_a_model_file_that_is_broken_is_named(
+    make_repository: Callable[..., Path], content: bytes | str
+) -> None:
+    repository = make_repository()
+    file = repository / "resnet50" / "1" / "model.onnx"
+    if content == "half":
+        os.truncate(file, file.stat().st_size // 2)
+    else:
+        assert isinstance(content, bytes)
+        file.write_bytes(content)
+    line = refusal(repository)
+    assert line.startswith("model-tools: model resnet50 version 1 does not load: ")
+    assert "resnet50/1/model.onnx" in line
+    assert "empty" in line if content == b"" else "no ONNX model" in line
+
+
+def test_a_model_that_differs_from_its_configuration_is_named(make_repository: Callable[..., Path]) -> None:
+    repository = make_repository()
+    config = repository / "resnet50" / "config.pbtxt"
+    config.write_text(config.read_text().replace("dims: 1000", "dims: 1001"))
+    line = refusal(repository)
+    assert "probabilities" in line
+    assert "1000" in line
+    assert "1001" in line
+
+
+def test_a_port_in_use_is_named(make_repository: Callable[..., Path]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen(1)
+        port = taken.getsockname()[1]
+        assert f"--grpc-port: 127.0.0.1:{port}" in refusal(make_repository(), f"--grpc-port={port}")
+
+
+def test_a_model_that_loads_for_too_long_ends_serve(make_repository: Callable[..., Path]) -> None:
+    assert "not ready after 1 s" in refusal(make_repository(), "--timeout=1")

@@ -95,6 +95,8 @@ class Release:
 
     @classmethod
     def load(cls, name: str, namespace: str) -> Release:
+        """Reads an installed release. Raises BadInput for a kubeconfig, cluster or release that isn't there."""
+        _configuration()  # helm takes a missing kubeconfig for a cluster on localhost
         return cls(name, namespace, release_values(name, namespace))
 
 

@@ -43,7 +43,8 @@ td code { color: var(--soft); font-size: 12.5px; display: block; }
 .name { width: 290px; }
 .met { color: var(--good); } .missed { color: var(--bad); }
 .plots { display: grid; grid-template-columns: 1fr 1fr; gap: 16px; }
-.plots .card { margin: 0; } .plots p.sub { font-size: 13.5px; margin: 0 0 6px; } .plots svg { width: 100%; height: auto; display: block; }
+.plots .card { margin: 0; } .plots p.sub { font-size: 13.5px; margin: 0 0 6px; }
+.plots svg { width: 100%; height: auto; display: block; }
 @media (max-width: 800px) { .plots, .facts { grid-template-columns: 1fr; } header { flex-wrap: wrap; } }
 """
 
@@ -106,7 +107,8 @@ def _page(verdicts: list[Verdict], measurement: Measurement, facts: dict[str, st
 
 def _table(verdicts: list[Verdict]) -> str:
     rows = "".join(
-        f'<tr><td class="name">{_text(verdict.objective.title)}<code>slo.{_text(verdict.objective.name)}</code></td>'
+        f'<tr><td class="name">{_text(verdict.objective.title)}'
+        f"<code>slo.{_text(verdict.objective.name)}</code></td>"
         f'<td class="number">{_text(verdict.objective.promise)}</td>'
         f'<td class="number">{_text(verdict.shown)}</td>'
         f'<td class="verdict {"met" if verdict.met else "missed"}">'

@@ -1,0 +1,60 @@
+"""Which release the end-to-end tests look at: --release and --namespace, on the cluster that KUBECONFIG names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from model_tools.console import BadInput
+from model_tools.kube import Release
+
+if TYPE_CHECKING:
+    from .helm import Helm
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("inference-system", "release under test")
+    group.addoption("--release", default="inference-system", help="Helm release (default: %(default)s)")
+    group.addoption("--namespace", default="inference", help="its namespace (default: %(default)s)")
+    group.addoption(
+        "--load", type=Path, help="statistics that `loadtest run --json FILE` wrote for this release"
+    )
+    group.addoption("--report", type=Path, help="folder for the SLO report (index.html, measurement.json)")
+    group.addoption("--window", default="5m", help="what to judge without --load: this long until now")
+    group.addoption(
+        "--set-objective",
+        action="append",
+        default=[],
+        metavar="NAME=NUMBER",
+        help="judge by this threshold instead of the release's (latency.client.p99=0.2)",
+    )
+
+
+def load_release(config: pytest.Config) -> Release:
+    """The release of the command line; one line and no test where it, or the cluster, isn't there."""
+    try:
+        return Release.load(config.getoption("release"), config.getoption("namespace"))
+    except BadInput as error:
+        pytest.exit(str(error), returncode=2)
+
+
+@pytest.fixture(scope="session")
+def release(pytestconfig: pytest.Config) -> Release:
+    return load_release(pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def helm(release: Release) -> Helm:
+    from .helm import Helm
+
+    return Helm(release.namespace)
+
+
+@pytest.fixture(scope="module")
+def kube_config() -> str:
+    """Where pytest-helm-charts' cluster is: no option of its own, the same kubeconfig as everything here."""
+    import os
+
+    return os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")

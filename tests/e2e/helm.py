@@ -1,0 +1,73 @@
+"""Helm as a user of the chart runs it, next to the release under test."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Helm:
+    """The helm command on one namespace."""
+
+    namespace: str
+
+    def __call__(self, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        """Runs helm; whoever calls looks at the return code."""
+        return subprocess.run(
+            ["helm", *arguments, "--namespace", self.namespace],
+            capture_output=True, text=True, check=False, timeout=timeout,
+        )  # fmt: skip
+
+    def user_values(self, release: str) -> dict[str, Any]:
+        """What a release was installed with on top of the chart's defaults."""
+        done = self("get", "values", release, "--output", "json")
+        assert done.returncode == 0, done.stderr
+        values: dict[str, Any] = json.loads(done.stdout) or {}
+        return values
+
+    def releases(self) -> set[str]:
+        """The names of all releases, failed and half-installed ones too."""
+        # helm 3 hides what isn't deployed unless asked with --all, which helm 4 does not know.
+        done = self("list", "--all", "--output", "json")
+        if done.returncode:
+            done = self("list", "--output", "json")
+        assert done.returncode == 0, done.stderr
+        return {release["name"] for release in json.loads(done.stdout)}
+
+    def install(
+        self, release: str, chart: Path, values: dict[str, Any], folder: Path, timeout: int
+    ) -> subprocess.CompletedProcess[str]:
+        """`helm upgrade --install` that waits, and takes back what it did when it fails."""
+        file = folder / f"{release}.json"
+        file.write_text(json.dumps(values))
+        return self(
+            "upgrade", "--install", release, str(chart), "--values", str(file),
+            self._rollback(), "--timeout", f"{timeout}s", timeout=3 * timeout + 60,
+        )  # fmt: skip
+
+    def _rollback(self) -> str:
+        version = self("version", "--template", "{{.Version}}").stdout
+        return "--atomic" if version.startswith("v3") else "--rollback-on-failure"
+
+    @contextmanager
+    def gone_afterwards(self, release: str) -> Iterator[None]:
+        """Whatever a test leaves of that release is removed."""
+        try:
+            yield
+        finally:
+            self("uninstall", release, "--ignore-not-found", "--wait")
+
+
+def merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """values with the changes laid over them, as Helm lays value files over each other."""
+    result = dict(values)
+    for key, change in changes.items():
+        old = result.get(key)
+        result[key] = merged(old, change) if isinstance(old, dict) and isinstance(change, dict) else change
+    return result

@@ -1,4 +1,4 @@
-"""Which release the end-to-end tests look at: --release and --namespace, on the cluster that KUBECONFIG names."""
+"""Which release the end-to-end tests look at: --release and --namespace, on the cluster of KUBECONFIG."""
 
 from __future__ import annotations
 
@@ -33,16 +33,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def load_release(config: pytest.Config) -> Release:
-    """The release of the command line; one line and no test where it, or the cluster, isn't there."""
-    try:
-        return Release.load(config.getoption("release"), config.getoption("namespace"))
-    except BadInput as error:
-        pytest.exit(str(error), returncode=2)
+    """The release of the command line. Raises BadInput where it, or the cluster, isn't there."""
+    return Release.load(config.getoption("release"), config.getoption("namespace"))
 
 
 @pytest.fixture(scope="session")
 def release(pytestconfig: pytest.Config) -> Release:
-    return load_release(pytestconfig)
+    """The release under test; without one no test of it can say anything, so the run ends."""
+    try:
+        return load_release(pytestconfig)
+    except BadInput as error:
+        pytest.exit(str(error), returncode=2)
 
 
 @pytest.fixture(scope="session")

@@ -10,11 +10,13 @@ from model_tools.console import BadInput
 from model_tools.kube import Release
 from model_tools.slo.objectives import Objective
 from model_tools.slo.release import Outcome, evaluate, promised
+
 from ..conftest import load_release
 
 RELEASE = pytest.StashKey[Release]()
 PROMISED = pytest.StashKey[list[Objective]]()
 OUTCOME = pytest.StashKey[Outcome]()
+PROBLEM = pytest.StashKey[str]()
 PAGE = pytest.StashKey[Path]()
 
 
@@ -23,13 +25,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "objective" not in metafunc.fixturenames:
         return
     stash = metafunc.config.stash
-    if PROMISED not in stash:
-        stash[RELEASE] = load_release(metafunc.config)
+    if PROMISED not in stash and PROBLEM not in stash:
         try:
+            stash[RELEASE] = load_release(metafunc.config)
             stash[PROMISED] = promised(stash[RELEASE], metafunc.config.getoption("set_objective"))
         except BadInput as error:
-            pytest.exit(str(error), returncode=2)
-    names = [objective.name for objective in stash[PROMISED]]
+            # An error while collecting would bury its line under a traceback: the first test ends the run.
+            stash[PROBLEM] = str(error)
+    names = [objective.name for objective in stash.get(PROMISED, [])] or ["release"]
     metafunc.parametrize("objective", names, ids=names)
 
 
@@ -38,6 +41,8 @@ def outcome(pytestconfig: pytest.Config) -> Outcome:
     from model_tools.slo.report import write_report
 
     stash = pytestconfig.stash
+    if PROBLEM in stash:
+        pytest.exit(stash[PROBLEM], returncode=2)
     try:
         found = evaluate(
             stash[RELEASE], stash[PROMISED], pytestconfig.getoption("load"), pytestconfig.getoption("window")

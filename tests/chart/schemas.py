@@ -7,6 +7,7 @@ the cache, so that Go is needed once a version.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -67,7 +68,8 @@ def validator(version: str, kind: str) -> Draft202012Validator:
 def load() -> dict[str, Any]:
     """All schemas by name, made strict. Raises Unavailable."""
     versions = {module: _version(module, ROOT / file) for module, file in (KUBERNETES, OPERATOR)}
-    cached = CACHE / f"{'-'.join(versions.values())}.json"
+    key = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
+    cached = CACHE / f"{'-'.join(versions.values())}-{key}.json"
     if not cached.is_file():
         text = json.dumps(_derive(versions))
         cached.parent.mkdir(parents=True, exist_ok=True)

@@ -68,6 +68,24 @@ def test_helm_lint_has_nothing_to_say_above_info() -> None:
     assert messages == []
 
 
+def test_objects_have_the_names_that_tools_look_for() -> None:
+    """`loadtest run`, the SLO suite, dashboards and people find a release's parts by them."""
+    names = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in render_chart(name="blue")}
+    assert names == {
+        ("ConfigMap", "blue-inference-system-model-config"),
+        ("Deployment", "blue-inference-system-triton"),
+        ("Service", "blue-inference-system-triton"),
+        ("Service", "blue-inference-system-triton-headless"),
+        ("PodMonitor", "blue-inference-system-triton"),
+        ("PodMonitor", "blue-inference-system-loadtest"),
+        ("PrometheusRule", "blue-inference-system-slo"),
+        ("Deployment", "blue-inference-system-loadtest-master"),
+        ("Deployment", "blue-inference-system-loadtest-worker"),
+        ("Service", "blue-inference-system-loadtest"),
+        ("Pod", "blue-inference-system-test-inference"),
+    }
+
+
 def test_two_releases_in_a_namespace_share_no_name() -> None:
     names = [
         {(m["kind"], m["metadata"]["name"]) for m in render_chart(name=release)}

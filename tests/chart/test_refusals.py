@@ -140,6 +140,7 @@ def test_a_value_out_of_range_is_named(key: str, value: Any) -> None:
             {"loadtest": {"arrival": "constant", "requestsPerSecond": 0}},
             "loadtest.requestsPerSecond: loadtest.arrival constant needs a rate above 0.",
         ),
+        ({"loadtest": {"protocol": "both", "users": 1}}, "loadtest.users: loadtest.protocol both needs"),
         ({"monitoring": {"podMonitor": {"enabled": False}}}, "monitoring.rules.enabled: "),
     ],
 )

@@ -46,24 +46,24 @@ def changed(path: str, value: float) -> list[str]:
     ("path", "value", "expected"),
     [
         ("slo.availability", 0.95, ["availability: vector(0.95)", "InferenceAvailability: > 0.05"]),
-        ("slo.queueTime", 0.125, ["queue_time: vector(0.125)", "InferenceQueueTime: > 0.125"]),
+        ("slo.queueTime", 0.125, ["queueTime: vector(0.125)", "InferenceQueueTime: > 0.125"]),
         (
             "slo.latency.client.p50",
             0.07,
-            ["client_latency_p50: vector(0.07)", "InferenceClientLatency: > 0.07"],
+            ["latency.client.p50: vector(0.07)", "InferenceClientLatency: > 0.07"],
         ),
         (
             "slo.latency.client.p95",
             0.17,
-            ["client_latency_p95: vector(0.17)", "InferenceClientLatency: > 0.17"],
+            ["latency.client.p95: vector(0.17)", "InferenceClientLatency: > 0.17"],
         ),
         (
             "slo.latency.client.p99",
             0.77,
-            ["client_latency_p99: vector(0.77)", "InferenceClientLatency: > 0.77"],
+            ["latency.client.p99: vector(0.77)", "InferenceClientLatency: > 0.77"],
         ),
         ("slo.throughput", 1234, ["throughput: vector(1234)"]),
-        ("slo.batchSize", 7.5, ["batch_size: vector(7.5)"]),
+        ("slo.batchSize", 7.5, ["batchSize: vector(7.5)"]),
     ],
 )
 def test_one_number_changes_its_objective_and_its_alert_and_no_other(
@@ -81,8 +81,8 @@ def test_no_objective_is_missing_and_none_is_there_twice() -> None:
     rules = [rule for group in groups() for rule in group["rules"]]
     names = [rule["labels"]["objective"] for rule in rules if rule.get("record") == "inference:slo:objective"]
     assert sorted(names) == [
-        "availability", "batch_size", "client_latency_p50", "client_latency_p95", "client_latency_p99",
-        "queue_time", "throughput",
+        "availability", "batchSize", "latency.client.p50", "latency.client.p95", "latency.client.p99",
+        "queueTime", "throughput",
     ]  # fmt: skip
 
 

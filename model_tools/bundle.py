@@ -1,7 +1,8 @@
 """The model directory that `export` makes and everything else reads.
 
-model.onnx, model.json (what it is), reference.npz (`pictures` as a request holds them, and `outputs`, TensorFlow's
-answers to them, so that any server of the model can be checked without TensorFlow), and SHA256SUMS of them all.
+model.onnx, model.json (what it is), reference.npz (`pictures` as a request holds them, and `outputs`,
+TensorFlow's answers to them, so that any server of the model can be checked without TensorFlow), and
+SHA256SUMS of them all.
 """
 
 from __future__ import annotations

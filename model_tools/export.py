@@ -208,7 +208,8 @@ def _resnet50(weights: str, seed: int) -> Source:
         except Exception as error:
             raise BadInput(
                 f"--weights imagenet: can't be downloaded ({_one_line(error)});"
-                " use --weights PATH with a copy of the file, --model PATH with your own model, or --weights random"
+                " use --weights PATH with a copy of the file, --model PATH with your own model,"
+                " or --weights random"
             ) from error
     elif weights == "random":
         model = application(weights=None)
@@ -376,8 +377,30 @@ def _convert(serve: Any, source: Source, file: Path) -> None:
         raise BadInput(f"--model: {source.name}: can't be converted to ONNX ({_one_line(error)})") from error
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    _name_constants(model.graph)
     onnx.checker.check_model(model)
     onnx.save(model, file)
+
+
+def _name_constants(graph: Any) -> None:
+    """Gives constants names and an order that are the same in every run, as tf2onnx's are not.
+
+    The same model then has the same digest, and its image the same tag.
+    """
+    if any(attribute.HasField("g") for node in graph.node for attribute in node.attribute):
+        return  # branches see the names of the graph around them
+    order: dict[str, str] = {}
+    constants = {constant.name: constant for constant in graph.initializer}
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            if name in constants:
+                new = f"const_{len(order)}" if name.startswith("const_") else name
+                node.input[index] = order.setdefault(name, new)
+    for name, new in order.items():
+        constants[name].name = new
+    used = [constants[name] for name in order]
+    del graph.initializer[:]
+    graph.initializer.extend(used)
 
 
 def _answers(serve: Any, file: Path, source: Source, input_type: str) -> tuple[Any, Any, Any]:

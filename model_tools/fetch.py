@@ -60,8 +60,9 @@ def _download(source: str, name: str, folder: Path) -> None:
     address, target = f"{source.rstrip('/')}/{name}", folder / name
     target.parent.mkdir(parents=True, exist_ok=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    console = Console(stderr=True)
     with (
-        Progress(*columns, console=Console(stderr=True), disable=name == SUMS) as progress,
+        Progress(*columns, console=console, disable=name == SUMS or not console.is_terminal) as progress,
         _opened(address) as stream,
         target.open("wb") as out,
     ):

@@ -21,7 +21,9 @@ def hierarchies() -> list[Path]:
     if unified():
         return [FILESYSTEM]
     mounts = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
-    return [Path(mount[1]) for mount in mounts if mount[2] == "cgroup" and Path(mount[1]).parent == FILESYSTEM]
+    return [
+        Path(mount[1]) for mount in mounts if mount[2] == "cgroup" and Path(mount[1]).parent == FILESYSTEM
+    ]
 
 
 def make(node: str) -> list[Path]:
@@ -70,7 +72,11 @@ def remove(node: str | None = None) -> None:
 
 def _named() -> list[Path]:
     """v1 hierarchies that runc uses as well though they have no controller (systemd's, the unified one)."""
-    return [] if unified() else [path for path in FILESYSTEM.iterdir() if path.is_dir() and not path.is_symlink()]
+    return (
+        []
+        if unified()
+        else [path for path in FILESYSTEM.iterdir() if path.is_dir() and not path.is_symlink()]
+    )
 
 
 def _members(group: Path) -> list[int]:

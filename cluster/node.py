@@ -75,7 +75,9 @@ class Node:
             "bash", SHARED_FILES / "node-init.sh", self.name, self.disk, programs,
             log=self.log("init"),
         )  # fmt: skip
-        shell.wait_for(lambda: self.pid() is not None, f"starting node {self.name}", timeout=20, log=self.log("init"))
+        shell.wait_for(
+            lambda: self.pid() is not None, f"starting node {self.name}", timeout=20, log=self.log("init")
+        )
 
     def connect(self, others: list[Node]) -> None:
         """Plugs the node into the switch and tells it the way to the other nodes' pods."""
@@ -105,7 +107,15 @@ class Node:
         shutil.rmtree(self.disk, ignore_errors=True)
 
     def _write_disk(self, seed: Path, sandbox_image: str) -> None:
-        for folder in ("etc/kubernetes", "etc/cni/net.d", "etc/containerd", "etc-work", "var-lib", "var-log", "log"):
+        for folder in (
+            "etc/kubernetes",
+            "etc/cni/net.d",
+            "etc/containerd",
+            "etc-work",
+            "var-lib",
+            "var-log",
+            "log",
+        ):
             (self.disk / folder).mkdir(parents=True, exist_ok=True)
         for folder in ("etc/kubernetes", "etc/cni", "etc/containerd"):
             # The machine's own, should it have one, does not shine through.
@@ -134,7 +144,11 @@ class Node:
 
 def containerd_config(sandbox_image: str) -> str:
     """containerd's settings. No registry: every image is imported, and none is pulled."""
-    return (SHARED_FILES / "manifests" / "containerd.toml").read_text().replace("${SANDBOX_IMAGE}", sandbox_image)
+    return (
+        (SHARED_FILES / "manifests" / "containerd.toml")
+        .read_text()
+        .replace("${SANDBOX_IMAGE}", sandbox_image)
+    )
 
 
 def copy_seed(seed: Path, target: Path) -> None:
@@ -156,9 +170,13 @@ def copy_seed(seed: Path, target: Path) -> None:
 def start_switch() -> None:
     """The namespace with the bridge, held by a process that only waits."""
     pid_file = paths.state() / "switch.pid"
-    script = 'read -r pid _ < /proc/self/stat; echo "$pid" > "$1.making"; mv "$1.making" "$1"; exec sleep infinity'
+    script = (
+        'read -r pid _ < /proc/self/stat; echo "$pid" > "$1.making"; mv "$1.making" "$1"; exec sleep infinity'
+    )
     _unshare(SWITCH, "--net", "bash", "-c", script, "bash", pid_file, log=paths.logs() / "switch.log")
-    shell.wait_for(lambda: switch_pid() is not None, "starting the switch", timeout=10, log=paths.logs() / "switch.log")
+    shell.wait_for(
+        lambda: switch_pid() is not None, "starting the switch", timeout=10, log=paths.logs() / "switch.log"
+    )
     _ip(switch_pid(), [
         "link set lo up", "link add bridge type bridge", f"addr add {SWITCH_ADDRESS}/24 dev bridge", "link set bridge up",
     ])  # fmt: skip

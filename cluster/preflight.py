@@ -37,7 +37,9 @@ def check() -> None:
     if platform.system() != "Linux":
         raise BadInput(f"the embedded cluster needs Linux, this is {platform.system()}{ELSEWHERE}")
     if platform.machine() != "x86_64":
-        raise BadInput(f"the embedded cluster needs an x86-64 machine, this is {platform.machine()}{ELSEWHERE}")
+        raise BadInput(
+            f"the embedded cluster needs an x86-64 machine, this is {platform.machine()}{ELSEWHERE}"
+        )
     root()
 
 
@@ -53,12 +55,16 @@ def go() -> str:
         raise BadInput(f"the embedded cluster needs Go {GO[0]}.{GO[1]} or newer, none is on PATH{ELSEWHERE}")
     version = go_version(command)
     if not new_enough(version):
-        raise BadInput(f"the embedded cluster needs Go {GO[0]}.{GO[1]} or newer, {command} is {version}{ELSEWHERE}")
+        raise BadInput(
+            f"the embedded cluster needs Go {GO[0]}.{GO[1]} or newer, {command} is {version}{ELSEWHERE}"
+        )
     return command
 
 
 def go_version(command: str) -> str:
-    return subprocess.run([command, "env", "GOVERSION"], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        [command, "env", "GOVERSION"], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def new_enough(version: str) -> bool:
@@ -74,7 +80,9 @@ def missing_packages() -> list[str]:
 def install(packages: list[str], log: Path) -> None:
     """Installs Debian packages, removing none. Raises BadInput where apt-get is not to be had."""
     if not shutil.which("apt-get"):
-        raise BadInput(f"the embedded cluster needs {', '.join(packages)}, and there is no apt-get{ELSEWHERE}")
+        raise BadInput(
+            f"the embedded cluster needs {', '.join(packages)}, and there is no apt-get{ELSEWHERE}"
+        )
     settings = {"DEBIAN_FRONTEND": "noninteractive"}
     get = ["apt-get", "-y", "--no-install-recommends", "--no-remove", "install", *packages]
     try:

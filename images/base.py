@@ -13,7 +13,14 @@ from images import buildah
 
 RELEASE = "bookworm"
 # What the slim image of Debian leaves out as well.
-UNWANTED = ["usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale", "var/cache/apt", "var/lib/apt/lists"]
+UNWANTED = [
+    "usr/share/doc",
+    "usr/share/man",
+    "usr/share/info",
+    "usr/share/locale",
+    "var/cache/apt",
+    "var/lib/apt/lists",
+]
 MIRROR = "http://deb.debian.org/debian"
 
 
@@ -30,7 +37,9 @@ def ensure() -> str:
     if not buildah.exists(name()):
         context = rootfs().parent
         (context / "Containerfile").write_text('FROM scratch\nADD rootfs.tar /\nCMD ["bash"]\n')
-        buildah.call("base", "bud", "--format", "oci", "--tag", name(), "--file", context / "Containerfile", context)
+        buildah.call(
+            "base", "bud", "--format", "oci", "--tag", name(), "--file", context / "Containerfile", context
+        )
     return name()
 
 
@@ -50,7 +59,20 @@ def rootfs() -> Path:
         ' && mv "$2.tar" "$4" && rm -rf "$2"'
     )
     shell.run(
-        ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", RELEASE, making, mirror(), done],
+        [
+            "unshare",
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            script,
+            "sh",
+            RELEASE,
+            making,
+            mirror(),
+            done,
+        ],
         buildah.log("base"),
         "debootstrap",
         env=_proxies(),
@@ -61,7 +83,9 @@ def rootfs() -> Path:
 def mirror() -> str:
     """Where this machine gets the release from: a Debian mirror in apt's sources, else Debian's own."""
     sources = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
-    text = "\n".join(file.read_text() for file in sources if file.suffix in (".list", ".sources") and file.is_file())
+    text = "\n".join(
+        file.read_text() for file in sources if file.suffix in (".list", ".sources") and file.is_file()
+    )
     return find_mirror(text)
 
 
@@ -85,5 +109,3 @@ def _proxies() -> dict[str, str]:
         capture_output=True, text=True, check=False,
     ).stdout  # fmt: skip
     return {key: value for key, value in re.findall(r"(\w+)='([^']*)'", said) if key not in os.environ}
-
-

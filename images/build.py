@@ -67,7 +67,13 @@ def known(name: str, model: Path | None = None) -> Image:
     if name == "model":
         if model is None:
             raise BadInput("image model: --model DIRECTORY is missing")
-        return Image(f"model-{model_name(model)}", folder / "model/Containerfile", model.resolve(), "", ("model", "source"))
+        return Image(
+            f"model-{model_name(model)}",
+            folder / "model/Containerfile",
+            model.resolve(),
+            "",
+            ("model", "source"),
+        )
     if name in ("tools", "triton-cpu"):
         values = {"tools": ("tools",), "triton-cpu": ("triton",)}[name]
         containerfile = folder / name / "Containerfile"
@@ -92,14 +98,20 @@ def inputs(containerfile: str, context: Path) -> Iterator[Path]:
     """The files that the COPY and ADD lines of a Containerfile read from the context, in a fixed order."""
     for line in containerfile.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
-        if not words or words[0].upper() not in ("COPY", "ADD") or any(w.startswith("--from=") for w in words):
+        if (
+            not words
+            or words[0].upper() not in ("COPY", "ADD")
+            or any(w.startswith("--from=") for w in words)
+        ):
             continue
         *sources, _ = [word for word in words[1:] if not word.startswith("--")]
         for source in sources:
             path = context / source
             if not path.exists():
                 raise BadInput(f"{path}, which an image copies, does not exist")
-            files = [path] if path.is_file() else sorted(found for found in path.rglob("*") if not found.is_dir())
+            files = (
+                [path] if path.is_file() else sorted(found for found in path.rglob("*") if not found.is_dir())
+            )
             yield from (file for file in files if "__pycache__" not in file.parts)
 
 
@@ -111,7 +123,11 @@ def build(image: Image) -> Path:
     build_in_store(image)
     making = archive.with_suffix(f".making-{os.getpid()}")
     buildah.call(
-        image.name, "push", "--disable-compression", image.reference(), f"oci-archive:{making}:{image.reference()}"
+        image.name,
+        "push",
+        "--disable-compression",
+        image.reference(),
+        f"oci-archive:{making}:{image.reference()}",
     )
     making.rename(archive)
     return archive
@@ -148,7 +164,9 @@ def write_values(images: list[Image], path: Path = VALUES) -> None:
 @click.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option(
-    "--model", type=click.Path(path_type=Path), help="Directory that `model-tools export` made, for the image model."
+    "--model",
+    type=click.Path(path_type=Path),
+    help="Directory that `model-tools export` made, for the image model.",
 )
 def cli(names: tuple[str, ...], model: Path | None) -> None:
     """Builds images (tools, triton-cpu, model), prints their archives and writes build/images.yaml."""

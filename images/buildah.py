@@ -53,8 +53,21 @@ def call(name: str, *arguments: str | Path) -> None:
 
 def exists(image: str) -> bool:
     store = folder() / "store"
-    probe = ["buildah", "--root", str(store / "root"), "--runroot", str(store / "run"), "--storage-driver", "overlay"]
-    return subprocess.run([*probe, "inspect", "--type", "image", image], capture_output=True, check=False).returncode == 0
+    probe = [
+        "buildah",
+        "--root",
+        str(store / "root"),
+        "--runroot",
+        str(store / "run"),
+        "--storage-driver",
+        "overlay",
+    ]
+    return (
+        subprocess.run(
+            [*probe, "inspect", "--type", "image", image], capture_output=True, check=False
+        ).returncode
+        == 0
+    )
 
 
 @contextmanager

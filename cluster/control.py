@@ -1,0 +1,144 @@
+"""The API server: kubeadm's init and join, and kubectl from where the cluster's network is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import shutil
+import subprocess
+from collections.abc import Mapping
+from string import Template
+from typing import Any
+
+from cluster import kube_tools, paths, shell
+from cluster.components import KUBERNETES
+from cluster.node import POD_NETWORK, Node
+
+CONTROL_PLANE = Node(0)
+REPOSITORY = "localhost/inference-system/cluster"
+
+
+def render(manifest: str, values: Mapping[str, str]) -> str:
+    """A manifest with its ${NAMES} replaced. Raises KeyError for one that has no value."""
+    return Template((paths.MANIFESTS / manifest).read_text()).substitute(values)
+
+
+def init(tag: str) -> None:
+    """Makes the control plane with kubeadm and writes the kubeconfig. Raises StepFailed."""
+    node = CONTROL_PLANE
+    values = {
+        "TOKEN": _token(),
+        "KUBERNETES_VERSION": KUBERNETES.version("k8s.io/kubernetes"),
+        "REPOSITORY": REPOSITORY,
+        "TAG": tag,
+        "POD_NETWORK": POD_NETWORK,
+        **_values(node),
+    }
+    _kubeadm(node, "init", render("kubeadm.yaml", values))
+    making = paths.kubeconfig().with_suffix(".making")
+    shutil.copy(node.etc("kubernetes/admin.conf"), making)
+    making.replace(paths.kubeconfig())
+
+
+def join(node: Node) -> None:
+    """Makes a node a worker with kubeadm. Raises StepFailed."""
+    values = {"SERVER": CONTROL_PLANE.address, "TOKEN": _token(), "CA_HASH": _ca_hash(), **_values(node)}
+    _kubeadm(node, "join", render("join.yaml", values))
+
+
+def kubectl(*arguments: str, stdin: str | None = None, timeout: float = 60) -> str:
+    """kubectl's standard output. Raises StepFailed with what it says on standard error."""
+    argv = CONTROL_PLANE.command(
+        kube_tools.kubectl(), "--kubeconfig", paths.kubeconfig(), *arguments, namespaces="--net"
+    )
+    try:
+        ended = subprocess.run(
+            shell.tied(argv), input=stdin, capture_output=True, text=True, timeout=timeout, check=False
+        )
+    except subprocess.TimeoutExpired as late:
+        raise shell.StepFailed(f"kubectl {arguments[0]} did not end within {timeout:g} s") from late
+    if ended.returncode:
+        raise shell.StepFailed(f"kubectl {' '.join(arguments)}: {ended.stderr.strip()}")
+    return ended.stdout
+
+
+def get(*arguments: str) -> Any:
+    return json.loads(kubectl("get", *arguments, "--output", "json"))
+
+
+def healthy() -> bool:
+    """Whether the API server answers and says that it is ready."""
+    try:
+        return kubectl("get", "--raw", "/readyz", "--request-timeout", "5s", timeout=10) == "ok"
+    except shell.StepFailed:
+        return False
+
+
+def nodes() -> dict[str, dict[str, Any]]:
+    return {node["metadata"]["name"]: node for node in get("nodes")["items"]}
+
+
+def ready(node: Mapping[str, Any]) -> bool:
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"].get("conditions", []))
+
+
+def advertise_gpu(node: Node) -> None:
+    """One GPU a worker, said as a device plugin would say it; a kubelet that starts anew forgets it."""
+    status = {"status": {kind: {"nvidia.com/gpu": "1"} for kind in ("capacity", "allocatable")}}
+    kubectl("patch", "node", node.name, "--subresource=status", "--type=merge", "--patch", json.dumps(status))
+
+
+def gpus(node: Mapping[str, Any]) -> int:
+    return int(node["status"].get("allocatable", {}).get("nvidia.com/gpu", 0))
+
+
+def _kubeadm(node: Node, verb: str, config: str) -> None:
+    node.etc(f"kubernetes/{verb}.yaml").write_text(config)
+    shell.run(
+        node.command(
+            "/run/programs/kubeadm",
+            verb,
+            "--config",
+            f"/etc/kubernetes/{verb}.yaml",
+            "--ignore-preflight-errors=all",
+        ),
+        node.log("kubeadm"),
+        f"kubeadm {verb} of {node.name}",
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+    )
+
+
+def _values(node: Node) -> dict[str, str]:
+    return {"NAME": node.name, "ADDRESS": node.address, "CGROUP": node.cgroup}
+
+
+def _token() -> str:
+    """The token that workers join with: made once a cluster."""
+    file = paths.state() / "token"
+    if not file.exists():
+        file.touch(mode=0o600)
+        file.write_text(f"{secrets.token_hex(3)}.{secrets.token_hex(8)}")
+    return file.read_text()
+
+
+def _ca_hash() -> str:
+    """How a worker knows the cluster that it joins: the hash of its authority's public key."""
+    certificate = CONTROL_PLANE.etc("kubernetes/pki/ca.crt")
+    public = subprocess.run(
+        ["openssl", "x509", "-pubkey", "-noout", "-in", certificate], capture_output=True, check=True
+    ).stdout
+    der = subprocess.run(
+        ["openssl", "pkey", "-pubin", "-outform", "DER"], input=public, capture_output=True, check=True
+    )
+    return f"sha256:{hashlib.sha256(der.stdout).hexdigest()}"
+
+
+def wait_for_socket(node: Node) -> None:
+    """Until the node's containerd listens. Raises StepFailed with the end of its log."""
+    probe = node.command("test", "-S", "/run/containerd/containerd.sock", namespaces="--mount")
+
+    def listening() -> bool:
+        return subprocess.run(probe, capture_output=True, check=False).returncode == 0
+
+    shell.wait_for(listening, f"containerd of {node.name}", timeout=30, log=node.log("containerd"))

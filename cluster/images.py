@@ -1,0 +1,149 @@
+"""Images in the nodes' containerds: nothing is pulled, all are imported."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tarfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from cluster import paths, shell
+from cluster.components import KUBERNETES
+from cluster.control import REPOSITORY, wait_for_socket
+from cluster.node import Node, containerd_config
+from images import base, buildah
+from images.build import Image, build_in_store
+from model_tools.console import BadInput
+
+CONTAINERFILE = paths.REPOSITORY / "images" / "cluster" / "Containerfile"
+CONTROL_PLANE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy")
+
+
+def cluster_tag(programs: dict[str, Path]) -> str:
+    """A tag for all images of the cluster: a hash of their programs, their Containerfile and their base."""
+    digest = hashlib.sha256(CONTAINERFILE.read_bytes() + base.tag().encode())
+    for folder in sorted(programs.values()):
+        digest.update(folder.name.encode())
+    return digest.hexdigest()[:12]
+
+
+def reference(name: str, tag: str) -> str:
+    return f"{REPOSITORY}/{name}:{tag}"
+
+
+def names(tag: str) -> dict[str, list[str]]:
+    """The targets of the Containerfile, and the references that each goes by."""
+    version = KUBERNETES.version("k8s.io/kubernetes")
+    single = ("pause", "coredns", "prometheus-operator", "prometheus")
+    kubernetes = [reference(name, version) for name in CONTROL_PLANE] + [reference("etcd", tag)]
+    return {"kubernetes": kubernetes, **{name: [reference(name, tag)] for name in single}}
+
+
+def seed(programs: dict[str, Path]) -> Path:
+    """A containerd's folder that holds the cluster's images, made unless the cache has it.
+
+    Raises StepFailed, with a log.
+    """
+    tag = cluster_tag(programs)
+    done = buildah.folder() / f"seed-{tag}"
+    if done.exists():
+        return done
+    archive = _archive(programs, tag)
+    making = done.with_name(f"{done.name}.making-{os.getpid()}")
+    shutil.rmtree(making, ignore_errors=True)
+    (making / "root").mkdir(parents=True)
+    (making / "config.toml").write_text(containerd_config(reference("pause", tag)))
+    script = (
+        "mount -t tmpfs tmpfs /run && mount -t proc proc /proc\n"
+        'containerd --config "$1/config.toml" --root "$1/root" & daemon=$!\n'
+        "until ctr version > /dev/null 2>&1; do kill -0 $daemon || exit 1; sleep 0.1; done\n"
+        'ctr --namespace k8s.io images import "$2" || exit 1\n'
+        "kill $daemon; wait $daemon; true\n"
+    )
+    shell.run(
+        ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script, "sh", making, archive],
+        paths.cache() / "log" / "seed.log",
+        "importing the cluster's images",
+    )
+    (making / "root").rename(done)
+    shutil.rmtree(making)
+    archive.unlink()
+    return done
+
+
+def load(nodes: list[Node], archives: list[Path]) -> None:
+    """Imports OCI or Docker archives into every node. Raises BadInput for what is no archive, StepFailed."""
+    for archive in archives:
+        if not archive.is_file() or not tarfile.is_tarfile(archive):
+            raise BadInput(f"{archive} is no image archive")
+    with ThreadPoolExecutor(len(nodes)) as pool:
+        list(pool.map(lambda node: _import(node, archives), nodes))
+
+
+def archives(values: Path) -> list[Path]:
+    """Archives of the images that a values file of images.build names. Raises BadInput for one that is not built."""
+    import yaml
+
+    def images_in(tree: object) -> Iterator[dict[str, str]]:
+        if isinstance(tree, dict):
+            for key, value in tree.items():
+                if key == "image" and isinstance(value, dict):
+                    yield value
+                else:
+                    yield from images_in(value)
+
+    found = []
+    for image in images_in(yaml.safe_load(values.read_text())):
+        archive = buildah.folder() / f"{image['repository'].rsplit('/', 1)[-1]}-{image['tag']}.tar"
+        if not archive.exists():
+            raise BadInput(
+                f"{values} names {image['repository']}:{image['tag']}, which is not built: {archive}"
+            )
+        found.append(archive)
+    return found
+
+
+def _import(node: Node, archives: list[Path]) -> None:
+    wait_for_socket(node)
+    for archive in archives:
+        with archive.open("rb") as content:
+            command = node.command(
+                "ctr", "--namespace", "k8s.io", "images", "import", "-", namespaces="--mount --pid"
+            )
+            shell.run(
+                command, node.log("images"), f"importing {archive.name} into {node.name}", stdin=content
+            )
+
+
+def _archive(programs: dict[str, Path], tag: str) -> Path:
+    """One OCI archive with all images of the cluster: what they share is in it once."""
+    context = buildah.folder() / f"context-{os.getpid()}"
+    layout = buildah.folder() / f"layout-{os.getpid()}"
+    for folder in (context, layout):
+        shutil.rmtree(folder, ignore_errors=True)
+    context.mkdir(parents=True)
+    for component, folder in programs.items():
+        shutil.copytree(
+            folder,
+            context / component,
+            symlinks=True,
+            copy_function=os.link,
+            ignore=shutil.ignore_patterns("*.yaml"),
+        )
+    for target, references in names(tag).items():
+        image = Image(f"cluster-{target}", CONTAINERFILE, context, target)
+        build_in_store(image)
+        for name in references:
+            buildah.call(
+                image.name, "push", "--disable-compression", image.reference(), f"oci:{layout}:{name}"
+            )
+    archive = buildah.folder() / f"cluster-{tag}.tar"
+    with tarfile.open(archive, "w") as tar:
+        for path in sorted(layout.iterdir()):
+            tar.add(path, path.name)
+    for folder in (context, layout):
+        shutil.rmtree(folder)
+    return archive

@@ -1,0 +1,276 @@
+"""Up, down and status.
+
+What is dear (programs, images) is in the cache and survives; a cluster that `up` did not finish does not: it
+is taken down and made again, which takes a minute and leaves no state that nobody has seen.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cluster import (
+    cgroups,
+    components,
+    control,
+    images,
+    kube_tools,
+    monitoring,
+    node,
+    paths,
+    preflight,
+    shell,
+)
+from cluster.control import CONTROL_PLANE
+from cluster.node import Node
+from cluster.progress import Steps
+from model_tools.console import BadInput
+
+T = TypeVar("T")
+
+
+@contextmanager
+def only_one(steps: Steps) -> Iterator[None]:
+    """Lets one `up` or `down` work at a time; the next waits and says so."""
+    file = paths.state().with_suffix(".lock")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            steps.say(f"waiting for another `cluster` command (process {lock.read().strip() or '?'})")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.seek(0)
+        lock.truncate()
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def up(workers: int) -> None:
+    """Brings the cluster up with that many workers. Raises BadInput, StepFailed."""
+    preflight.check()
+    with Steps() as steps, only_one(steps):
+        made = _recorded()
+        if made and alive(made.workers):
+            _heal(made, workers, steps)
+        else:
+            _create(workers, steps)
+        steps.say(f"cluster is up: 1 control plane, {workers} workers, {steps.elapsed():.0f} s")
+
+
+def down() -> None:
+    """Ends the cluster, whatever state it is in, and removes all of it but the cache."""
+    preflight.root()
+    with Steps() as steps, only_one(steps):
+        _remove(steps)
+
+
+def status() -> dict[str, Any]:
+    """What there is of the cluster: state up, broken or down, its nodes and the bytes of memory it holds."""
+    made = workers_made()
+    if made is None or not alive(made):
+        return {"state": "broken" if cgroups.processes() else "down", "nodes": [], "memory": cgroups.memory()}
+    answers = control.healthy()
+    found = control.nodes() if answers else {}
+    nodes = [
+        {
+            "name": each.name,
+            "address": each.address,
+            "ready": each.name in found and control.ready(found[each.name]),
+            "gpus": control.gpus(found[each.name]) if each.name in found else 0,
+            "log": str(each.disk / "log"),
+        }
+        for each in _nodes(made)
+    ]
+    state = "up" if answers and all(each["ready"] for each in nodes) else "broken"
+    return {"state": state, "nodes": nodes, "memory": cgroups.memory(), "kubeconfig": str(paths.kubeconfig())}
+
+
+def workers_made() -> int | None:
+    """How many workers the cluster has; None where no `up` has finished."""
+    made = _recorded()
+    return made.workers if made else None
+
+
+def alive(workers: int) -> bool:
+    """Whether every node's first process runs; after a reboot or a crash none does."""
+    return node.switch_pid() is not None and all(each.pid() is not None for each in _nodes(workers))
+
+
+def require() -> list[Node]:
+    """The nodes of the running cluster. Raises BadInput where there is none."""
+    preflight.root()
+    made = workers_made()
+    if made is None or not alive(made):
+        raise BadInput("no cluster is up: cluster up")
+    return _nodes(made)
+
+
+def _nodes(workers: int) -> list[Node]:
+    return [Node(number) for number in range(workers + 1)]
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a finished `up` leaves for later ones."""
+
+    workers: int
+    seed: Path
+    programs: Path
+    sandbox_image: str
+
+    def start(self, each: Node) -> None:
+        each.start(self.seed, self.programs, self.sandbox_image)
+
+    def write(self) -> None:
+        making = _record().with_suffix(".making")
+        making.write_text(json.dumps(asdict(self), default=str))
+        making.replace(_record())
+
+
+def _record() -> Path:
+    return paths.state() / "cluster.json"
+
+
+def _recorded() -> Made | None:
+    try:
+        said = json.loads(_record().read_text())
+        return Made(int(said["workers"]), Path(said["seed"]), Path(said["programs"]), said["sandbox_image"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _create(workers: int, steps: Steps) -> None:
+    if paths.state().exists() or cgroups.processes():
+        _remove(steps)
+    programs = _programs(steps)
+    with steps.step("images of the cluster"):
+        seed = images.seed(programs)
+    tag = images.cluster_tag(programs)
+    made = Made(workers, seed, programs["kubernetes"], images.reference("pause", tag))
+    nodes = _nodes(workers)
+    with steps.step(f"{len(nodes)} nodes with containerd"):
+        preflight.load_modules()
+        node.start_switch()
+        _each(nodes, made.start)
+        for each in nodes:
+            each.connect(nodes)
+        _each(nodes, control.wait_for_socket)
+    with steps.step("kubeadm init"):
+        control.init(tag)
+    with ThreadPoolExecutor(2) as pool:
+        work: list[Future[None]] = [
+            pool.submit(_join, nodes[1:], steps),
+            pool.submit(_add_ons, programs["prometheus-operator"], tag, steps),
+        ]
+        for job in work:
+            job.result()
+    with steps.step("Prometheus and CoreDNS ready"):
+        shell.wait_for(monitoring.ready, "Prometheus", timeout=180)
+        control.kubectl(
+            "rollout",
+            "status",
+            "deployment/coredns",
+            "--namespace=kube-system",
+            "--timeout=120s",
+            timeout=130,
+        )
+    made.write()
+
+
+def _programs(steps: Steps) -> dict[str, Path]:
+    """Folders of the cluster's programs by component; helm and kubectl and Debian packages are seen to meanwhile."""
+    go = preflight.go()
+    missing = preflight.missing_packages()
+    if missing:
+        with steps.step(f"Debian packages: {', '.join(missing)}"):
+            preflight.install(missing, preflight.log())
+    with ThreadPoolExecutor(2) as pool:
+        tools = pool.submit(_step, steps, "helm and kubectl", kube_tools.tools_folder)
+        base = pool.submit(_step, steps, "base image", images.base.ensure)
+        programs = {
+            each.name: _step(steps, f"programs of {each.name}", lambda each=each: components.build(each, go))
+            for each in components.ALL
+        }
+        tools.result()
+        base.result()
+    return programs
+
+
+def _step(steps: Steps, what: str, work: Callable[[], T]) -> T:
+    with steps.step(what):
+        return work()
+
+
+def _join(workers: list[Node], steps: Steps) -> None:
+    with steps.step(f"kubeadm join of {len(workers)} workers"):
+        _each(workers, control.join)
+        _wait_until_ready(workers)
+        _each(workers, control.advertise_gpu)
+
+
+def _add_ons(operator: Path, tag: str, steps: Steps) -> None:
+    with steps.step("prometheus-operator and Prometheus"):
+        control.kubectl("scale", "deployment/coredns", "--namespace=kube-system", "--replicas=1")
+        monitoring.install(
+            operator, images.reference("prometheus-operator", tag), images.reference("prometheus", tag)
+        )
+
+
+def _heal(made: Made, workers: int, steps: Steps) -> None:
+    """Makes a cluster that runs what it should be: its size, and what kubelets that started anew forgot."""
+    with steps.step("API server and nodes"):
+        shell.wait_for(control.healthy, "API server", timeout=60, log=CONTROL_PLANE.log("kubelet"))
+        old, new = _nodes(made.workers), _nodes(workers)
+        for each in old[len(new) :]:
+            control.kubectl("delete", "node", each.name, "--ignore-not-found")
+            each.stop()
+        _each(new[len(old) :], lambda each: _add(each, old, made))
+        replace(made, workers=workers).write()
+        _wait_until_ready(new)
+        found = control.nodes()
+        for each in new[1:]:
+            if control.gpus(found[each.name]) != 1:
+                control.advertise_gpu(each)
+        shell.wait_for(monitoring.ready, "Prometheus", timeout=120)
+
+
+def _add(each: Node, others: list[Node], made: Made) -> None:
+    """One more worker. What an interrupted attempt left of it is removed first."""
+    each.stop()
+    made.start(each)
+    each.connect(others)
+    for other in others:
+        other.route_to(each)
+    control.wait_for_socket(each)
+    control.join(each)
+
+
+def _wait_until_ready(nodes: list[Node]) -> None:
+    names = {each.name for each in nodes}
+
+    def are_ready() -> bool:
+        return names <= {name for name, found in control.nodes().items() if control.ready(found)}
+
+    shell.wait_for(are_ready, "nodes becoming ready", timeout=120)
+
+
+def _remove(steps: Steps) -> None:
+    with steps.step("taking the cluster down"):
+        node.end_processes()
+        shutil.rmtree(paths.state(), ignore_errors=True)
+
+
+def _each(nodes: list[Node], work: Callable[[Node], None]) -> None:
+    with ThreadPoolExecutor(max(1, len(nodes))) as pool:
+        list(pool.map(work, nodes))

@@ -1,0 +1,46 @@
+"""The monitoring stack that a cluster already has: prometheus-operator with its CRDs, and one Prometheus."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cluster import control
+
+NAMESPACE = "monitoring"
+
+
+def install(operator: Path, operator_image: str, prometheus_image: str) -> None:
+    """Applies CRDs and roles from the operator's module and the objects of manifests/monitoring.yaml.
+
+    operator: folder of the component prometheus-operator, with its `crds` and `rbac`. Raises StepFailed.
+    """
+    apply = ("apply", "--server-side", "--force-conflicts", "--filename", "-")
+    definitions = sorted((operator / "crds").glob("*.yaml"))
+    control.kubectl(*apply, stdin=_documents(definitions), timeout=180)
+    control.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s", timeout=90)
+    # Upstream's manifests are for the namespace default.
+    roles = [
+        operator / "rbac" / f"prometheus-operator-{kind}.yaml"
+        for kind in ("cluster-role", "cluster-role-binding")
+    ]
+    images = {"OPERATOR_IMAGE": operator_image, "PROMETHEUS_IMAGE": prometheus_image}
+    namespace = f"apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NAMESPACE}}}\n"
+    objects = [
+        namespace,
+        _documents(roles).replace("namespace: default", f"namespace: {NAMESPACE}"),
+        control.render("monitoring.yaml", images),
+    ]
+    control.kubectl(*apply, stdin="\n---\n".join(objects), timeout=180)
+
+
+def ready() -> bool:
+    """Whether the operator has made Prometheus and it is ready."""
+    sets = control.get("statefulsets", "--namespace", NAMESPACE, "--ignore-not-found")
+    return any(
+        s["metadata"]["name"] == "prometheus-prometheus" and s["status"].get("readyReplicas")
+        for s in sets["items"]
+    )
+
+
+def _documents(files: list[Path]) -> str:
+    return "\n---\n".join(file.read_text() for file in files)

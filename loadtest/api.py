@@ -58,15 +58,15 @@ class Snapshot:
 
 
 class LocustApi:
-    """Calls to one master. A master that stops answering raises CheckFailed after GONE_AFTER seconds."""
+    """Calls to one master. A master that does not answer for gone_after seconds raises CheckFailed."""
 
-    def __init__(self, session: requests.Session, base: str) -> None:
-        self._session, self._base = session, base
+    def __init__(self, session: requests.Session, base: str, gone_after: float = GONE_AFTER) -> None:
+        self._session, self._base, self._gone_after = session, base, gone_after
 
-    def snapshot(self, patience: float = GONE_AFTER) -> Snapshot:
+    def snapshot(self, patience: float | None = None) -> Snapshot:
         import requests
 
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + (self._gone_after if patience is None else patience)
         while True:
             try:
                 answer = self._session.get(f"{self._base}/loadtest/state", timeout=ANSWER_TIMEOUT)

@@ -1,0 +1,371 @@
+"""Real Locust against a real Triton, watched by a real Prometheus: processes on this machine's loopback.
+
+The model is small, so that the tests measure the load test rather than wait for a CPU.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import yaml
+from processes import answers, free_ports, loadtest, running
+
+from loadtest.api import LocustApi
+from loadtest.run import Settings, run_load, spawn
+from model_tools.config import ModelConfig
+from model_tools.console import BadInput, CheckFailed
+from model_tools.serve import LocalTriton
+from model_tools.slo.measure import Measurement, Source, measure, read_load
+from model_tools.slo.prometheus import NoData, Prometheus, StaleData
+from model_tools.values import Values, merge
+
+ROOT = Path(__file__).parents[2]
+LOCUST = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py")]
+USERS = 8
+SETTINGS = Settings(
+    users=USERS,
+    spawn_rate=100,
+    duration=5,
+    protocol="both",
+    arrival="closed",
+    requests_per_second=0,
+    workers=1,
+)
+PERCENTILES = ["p50", "p95", "p99"]
+MODEL = "colours"
+
+
+@pytest.fixture(scope="module")
+def triton(local_model: Values, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalTriton]:
+    """A Triton that serves MODEL: pictures of 64x64 pixels in, a distribution over 10 classes out."""
+    repository = tmp_path_factory.mktemp("repository")
+    values = {
+        "name": MODEL,
+        "input": {"name": "image", "dataType": "UINT8", "shape": [64, 64, 3]},
+        "output": {"name": "probabilities", "dataType": "FP32", "shape": [10]},
+    }
+    config = ModelConfig.from_values(merge(local_model, values))
+    version = repository / MODEL / str(config.version)
+    version.mkdir(parents=True)
+    (version / config.filename).write_bytes(small_model())
+    (repository / MODEL / "config.pbtxt").write_text(config.to_text())
+    log: list[str] = []
+    try:
+        with LocalTriton(repository, log=log.append) as triton:
+            yield triton
+    finally:
+        print("\n".join(log))  # pytest shows it with a failure
+
+
+def small_model() -> bytes:
+    """ONNX: the mean colour of a picture, a dense layer, a softmax."""
+    import numpy as np
+    import onnx
+    from onnx import helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Cast", ["image"], ["pixels"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["pixels"], ["colour"], axes=[1, 2], keepdims=0),
+        helper.make_node("MatMul", ["colour", "weights"], ["scores"]),
+        helper.make_node("Softmax", ["scores"], ["probabilities"], axis=-1),
+    ]
+    graph = helper.make_graph(
+        nodes, MODEL,
+        [helper.make_tensor_value_info("image", onnx.TensorProto.UINT8, ["N", 64, 64, 3])],
+        [helper.make_tensor_value_info("probabilities", onnx.TensorProto.FLOAT, ["N", 10])],
+        [numpy_helper.from_array((rng.normal(size=(3, 10)) / 50).astype(np.float32), "weights")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+@dataclass(frozen=True)
+class Load:
+    """A Locust master with one worker on a Triton."""
+
+    master: str
+    metrics: str
+    processes: dict[str, subprocess.Popen[bytes]]
+
+    @property
+    def api(self) -> LocustApi:
+        return LocustApi(requests.Session(), self.master, gone_after=2)
+
+
+@contextmanager
+def locust(triton: LocalTriton, folder: Path) -> Iterator[Load]:
+    web, workers, metrics = free_ports(3)
+    target = ["--grpc-url", triton.grpc, "--http-url", triton.http, "--model", MODEL]
+    master = [
+        "--web-host", "127.0.0.1", "--web-port", str(web),
+        "--master-bind-host", "127.0.0.1", "--master-bind-port", str(workers),
+    ]  # fmt: skip
+    worker = ["--master-host", "127.0.0.1", "--master-port", str(workers), "--metrics-port", str(metrics)]
+    with ExitStack() as stack:
+        processes = {
+            # The worker answers once it is connected, so nobody has to wait for the master as well.
+            "master": stack.enter_context(
+                running(loadtest("master", *master, *target), lambda: True, folder / "master.log")
+            ),
+            "worker": stack.enter_context(
+                running(
+                    loadtest("worker", *worker, *target),
+                    answers(f"http://127.0.0.1:{metrics}/metrics"),
+                    folder / "worker.log",
+                )
+            ),
+        }
+        yield Load(f"http://127.0.0.1:{web}", f"127.0.0.1:{metrics}", processes)
+
+
+@pytest.fixture(scope="module")
+def load(triton: LocalTriton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Load]:
+    with locust(triton, tmp_path_factory.mktemp("locust")) as load:
+        yield load
+
+
+@pytest.fixture(scope="module")
+def prometheus(
+    triton: LocalTriton, load: Load, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Prometheus]:
+    """A Prometheus that scrapes both once a second, with the labels that a PodMonitor would give."""
+    binary = shutil.which("prometheus")
+    if binary is None:
+        pytest.skip("prometheus is not installed (Debian: apt install prometheus)")
+    folder = tmp_path_factory.mktemp("prometheus")
+    jobs = {"triton": triton.metrics, "loadtest-worker": load.metrics}
+    config = {
+        "global": {"scrape_interval": "1s"},
+        "scrape_configs": [
+            {
+                "job_name": job,
+                "static_configs": [
+                    {
+                        "targets": [target],
+                        "labels": {"namespace": "inference", "pod": f"r-inference-system-{job}-0"},
+                    }
+                ],
+            }
+            for job, target in jobs.items()
+        ],
+    }
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+    (port,) = free_ports(1)
+    command = [
+        binary, f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+    with running(command, answers(f"{url}/-/ready"), folder / "log"):
+        yield Prometheus(requests.Session(), url)
+
+
+SOURCE = Source(
+    server='namespace="inference",pod=~"r-inference-system-triton-.+",model="colours"',
+    client='namespace="inference",pod=~"r-inference-system-loadtest-worker-.+"',
+    interval=1.0,
+)
+
+
+@pytest.fixture(scope="module")
+def statistics(
+    load: Load, prometheus: Prometheus, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """What `loadtest run` wrote about one load of both protocols."""
+    file = tmp_path_factory.mktemp("load") / "load.json"
+    done = subprocess.run(
+        loadtest(
+            "run", "--master", load.master, "--users", str(USERS), "--spawn-rate", "100",
+            "--duration", "5", "--protocol", "both", "--json", str(file),
+        ),
+        capture_output=True, text=True, timeout=90, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "p99" in done.stdout
+    return read_load(file, None, None)
+
+
+@pytest.fixture(scope="module")
+def measurement(statistics: dict[str, Any], prometheus: Prometheus) -> Measurement:
+    return measure(prometheus, SOURCE, statistics["start"], statistics["end"], statistics, PERCENTILES)
+
+
+def test_locust_alone_loads_a_triton_with_every_user_in_flight(triton: LocalTriton, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            *LOCUST, "--headless", "--users", str(USERS), "--spawn-rate", "100", "--run-time", "4s",
+            "--protocol", "both", "--grpc-url", triton.grpc, "--http-url", triton.http, "--model", MODEL,
+            "--only-summary",
+            "--json-file", str(tmp_path / "stats"),
+        ],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    entries = {entry["method"]: entry for entry in json.loads((tmp_path / "stats.json").read_text())}
+    assert set(entries) == {"grpc", "http"}
+    for protocol, entry in entries.items():
+        assert entry["num_requests"] > 0
+        assert entry["num_failures"] == 0
+        span = entry["last_request_timestamp"] - entry["start_time"]
+        # Little's law: rate times latency is the number in flight; users that wait for each other give 1.
+        in_flight = entry["total_response_time"] / 1000 / span
+        assert in_flight == pytest.approx(USERS / 2, rel=0.3), protocol
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "named"),
+    [("--model", "colors", "colors"), ("--grpc-url", "127.0.0.1:1", "127.0.0.1:1")],
+    ids=["unknown model", "unreachable server"],
+)
+def test_a_target_that_is_not_there_is_one_line_and_status_2(
+    triton: LocalTriton, option: str, value: str, named: str
+) -> None:
+    options = {"--model": MODEL, "--grpc-url": triton.grpc} | {option: value}
+    arguments = [part for pair in options.items() for part in pair]
+    done = subprocess.run(
+        [*LOCUST, "--headless", "--run-time", "60s", "--loglevel", "ERROR", *arguments],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("loadtest: ")
+    assert named in line
+
+
+def test_smoke_checks_a_real_answer_over_both_protocols(triton: LocalTriton) -> None:
+    command = loadtest(
+        "smoke", "--grpc-url", triton.grpc, "--http-url", triton.http, "--model", MODEL, "--timeout", "20"
+    )
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "grpc: 8 pictures answered" in done.stdout
+    assert "http: 8 pictures answered" in done.stdout
+
+
+def test_a_run_counts_every_request_and_leaves_out_the_warm_up(statistics: dict[str, Any]) -> None:
+    total, protocols = statistics["total"], statistics["protocols"]
+    assert statistics["failures"] == []
+    assert statistics["end"] - statistics["start"] == pytest.approx(5, abs=1.5)
+    assert total["requests"] == sum(part["requests"] for part in protocols.values())
+    assert total["successes"] == total["requests"] > 0
+    assert total["requests_per_second"] * total["latency"]["mean"] == pytest.approx(USERS, rel=0.35)
+    latency = total["latency"]
+    assert 0 < latency["p50"] <= latency["p95"] <= latency["p99"] <= latency["max"]
+    times = [point["time"] for point in statistics["history"]]
+    assert len(times) >= 2
+    assert times == sorted(times)
+    assert all(statistics["start"] <= when <= statistics["end"] for when in times)
+    assert all(point["users"] == USERS for point in statistics["history"])
+
+
+def test_prometheus_and_locust_agree_about_one_load(
+    statistics: dict[str, Any], measurement: Measurement, prometheus: Prometheus
+) -> None:
+    without_locust = measure(prometheus, SOURCE, statistics["start"], statistics["end"], None, PERCENTILES)
+    for name, measured in measurement.values.items():
+        other = without_locust.values[name]
+        assert measured.value is not None, f"{name}: {measured.detail}"
+        assert other.value is not None, f"{name}: {other.detail}"
+        # Scrapes a second apart shift the window's edges; buckets are up to half apart.
+        tolerance = 0.5 if name.startswith("latency") else 0.25
+        assert other.value == pytest.approx(measured.value, rel=tolerance), name
+    assert measurement.values["availability"].value == 1
+    latency = measurement.values["latency.client.p50"].value
+    queue = measurement.values["queueTime"].value
+    assert latency is not None
+    assert queue is not None
+    assert 0 < queue < latency
+    batch = measurement.values["batchSize"].value
+    assert batch is not None
+    assert 1 < batch <= USERS
+    assert set(measurement.series) >= {"throughput", "batch", "queue", "infer", "client.p99"}
+
+
+def test_an_objective_without_data_has_no_value_but_a_reason(
+    statistics: dict[str, Any], prometheus: Prometheus
+) -> None:
+    elsewhere = Source(
+        server=SOURCE.server.replace("inference", "nowhere"), client=SOURCE.client, interval=SOURCE.interval
+    )
+    found = measure(
+        prometheus, elsewhere, statistics["start"], statistics["end"], statistics, PERCENTILES, patience=0
+    )
+    for name in ("availability", "queueTime", "batchSize"):
+        assert found.values[name].value is None
+        assert "nv_inference_request_success" in found.values[name].detail
+
+
+def test_an_empty_answer_of_prometheus_raises(prometheus: Prometheus) -> None:
+    now = time.time()
+    with pytest.raises(NoData, match="nv_no_such_metric"):
+        prometheus.value("nv_no_such_metric", now)
+    with pytest.raises(NoData, match="NaN"):
+        prometheus.value("vector(0) / vector(0)", now)
+    with pytest.raises(NoData):
+        prometheus.series("nv_no_such_metric", now - 10, now, 1)
+    with pytest.raises(BadInput, match="parse error"):
+        prometheus.value("sum(", now)
+
+
+def test_a_sample_from_before_the_window_ended_is_stale(prometheus: Prometheus) -> None:
+    prometheus.wait_until_scraped("up", time.time(), patience=10)
+    with pytest.raises(StaleData, match="older"):
+        prometheus.wait_until_scraped("up", time.time() + 3600, patience=1)
+    with pytest.raises(NoData, match="nv_no_such_metric"):
+        prometheus.wait_until_scraped("nv_no_such_metric", time.time(), patience=0)
+
+
+def test_a_worker_that_finds_no_model_ends_the_run_with_its_reason(load: Load) -> None:
+    load.api.swarm({**SETTINGS.form, "model": "colors"})
+    try:
+        with pytest.raises(BadInput, match=r"colors.*NOT_FOUND"):
+            spawn(load.api, SETTINGS, lambda *_: None)
+    finally:
+        load.api.stop()
+        load.api.swarm({**SETTINGS.form, "user_count": 1, "model": MODEL})  # as it was
+        load.api.stop()
+
+
+def test_a_missing_worker_is_bad_input(load: Load) -> None:
+    settings = SETTINGS.with_overrides(workers=2)
+    with pytest.raises(BadInput, match="1 of 2 load-test workers"):
+        run_load(load.api, settings, lambda *_: None, patience=0)
+
+
+@pytest.mark.parametrize(
+    ("victim", "complaint"), [("worker", "worker is gone"), ("master", "master does not answer")]
+)
+def test_a_run_that_loses_a_process_fails_and_says_which(
+    triton: LocalTriton, tmp_path: Path, victim: str, complaint: str
+) -> None:
+    measuring = threading.Event()
+
+    def report(stage: str, part: float, shown: str) -> None:
+        if stage == "Warming up":
+            measuring.set()
+
+    with locust(triton, tmp_path) as load:
+
+        def kill() -> None:
+            assert measuring.wait(60)
+            load.processes[victim].kill()
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        with pytest.raises(CheckFailed, match=complaint):
+            run_load(load.api, SETTINGS.with_overrides(duration=60), report)
+        killer.join()

@@ -95,7 +95,7 @@ class Release:
 
     @classmethod
     def load(cls, name: str, namespace: str) -> Release:
-        """Reads an installed release. Raises BadInput for a kubeconfig, cluster or release that isn't there."""
+        """Reads an installed release. Raises BadInput where kubeconfig, cluster or release are missing."""
         _configuration()  # helm takes a missing kubeconfig for a cluster on localhost
         return cls(name, namespace, release_values(name, namespace))
 
@@ -122,6 +122,7 @@ def _configuration() -> Any:
     import os
     from pathlib import Path
 
+    import yaml
     from kubernetes import config
     from kubernetes.client import Configuration
 
@@ -134,9 +135,10 @@ def _configuration() -> Any:
                 client_configuration=configuration,
                 persist_config=False,
             )
-        except (config.ConfigException, OSError) as error:
+        except (config.ConfigException, yaml.YAMLError, OSError, TypeError, AttributeError) as error:
+            # The last two: YAML that holds no mapping where the client expects one.
             where = os.environ.get("KUBECONFIG") or "~/.kube/config"
-            raise BadInput(f"kubeconfig {where}: {error}") from None
+            raise BadInput(f"kubeconfig {where}: {' '.join(str(error).split())}") from None
     elif os.environ.get("KUBERNETES_SERVICE_HOST"):
         config.load_incluster_config(client_configuration=configuration)
     else:

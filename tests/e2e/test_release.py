@@ -1,0 +1,290 @@
+"""A release on a live cluster: it answers, says what is wrong with a request, and never installs by half."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from model_tools.kube import Release, service_session
+
+from .helm import Helm, merged
+
+if TYPE_CHECKING:
+    from pytest_helm_charts.clusters import Cluster
+
+ROOT = Path(__file__).parents[2]
+BROKEN = "broken-by-test"  # the release that these tests try to install
+BOUND = 60  # seconds that Helm is given for a release that can't start
+
+
+@pytest.fixture(scope="session")
+def chart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The chart without its optional dependency, as it installs where an operator is already there."""
+    from charts.package import package
+
+    return package(tmp_path_factory.mktemp("chart") / "inference-system")
+
+
+@pytest.fixture(scope="session")
+def beside(release: Release, helm: Helm) -> dict[str, Any]:
+    """Values for one more release here: as the one under test, with one pod that takes no GPU from it."""
+    changes = {
+        "triton": {"replicas": 1, "gpu": {"count": 0}},
+        "loadtest": {"enabled": False},
+        "monitoring": {"podMonitor": {"enabled": False}, "rules": {"enabled": False}},
+    }
+    return merged(helm.user_values(release.name), changes)
+
+
+def kubectl(*arguments: str, namespace: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["kubectl", "--namespace", namespace, *arguments],
+        input=given, capture_output=True, text=True, check=False, timeout=180,
+    )  # fmt: skip
+
+
+def objects_of(release: str, namespace: str) -> list[str]:
+    """Everything in the namespace that carries the release's label."""
+    kinds = "deployments,replicasets,pods,services,configmaps,podmonitors,prometheusrules,secrets"
+    found = kubectl("get", kinds, "--selector", f"app.kubernetes.io/instance={release}", "--output", "name",
+                    namespace=namespace)  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    return found.stdout.split()
+
+
+def wait_until_gone(release: str, namespace: str) -> None:
+    """Pods take their grace period to leave; anything that stays longer was forgotten."""
+    deadline = time.monotonic() + 120
+    while left := objects_of(release, namespace):
+        assert time.monotonic() < deadline, f"left behind: {left}"
+        time.sleep(2)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_every_deployment_of_the_release_runs(release: Release, kube_cluster: Cluster) -> None:
+    from pytest_helm_charts.k8s.deployment import wait_for_deployments_to_run
+
+    names = [f"{release.fullname}-triton"]
+    if release.values["loadtest"]["enabled"]:
+        names += [f"{release.fullname}-loadtest-master", f"{release.fullname}-loadtest-worker"]
+    found = wait_for_deployments_to_run(kube_cluster.kube_client, names, release.namespace, timeout_sec=60)
+    triton = next(deployment for deployment in found if deployment.name == names[0])
+    assert triton.obj["status"]["readyReplicas"] == release.values["triton"]["replicas"]
+
+
+def test_helm_test_passes(release: Release, helm: Helm) -> None:
+    done = helm("test", release.name, "--timeout", "180s", timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "status", "named"),
+    [
+        ("resnet51", None, 404, "resnet51"),
+        (None, [1, 7], 400, "[1,7]"),
+        (None, [1, 1, 1, 1], 400, "unexpected shape"),
+    ],
+    ids=["unknown model", "wrong rank", "wrong shape"],
+)
+def test_a_wrong_request_through_the_service_is_refused_by_name(
+    release: Release, model: str | None, shape: list[int] | None, status: int, named: str
+) -> None:
+    spec = release.values["model"]
+    shape = shape or [1, *spec["input"]["shape"]]
+    size = 1
+    for part in shape:
+        size *= part
+    tensor = {
+        "name": spec["input"]["name"],
+        "shape": shape,
+        "datatype": spec["input"]["dataType"],
+        "data": [0] * size,
+    }
+    session, base = service_session(release.namespace, f"{release.fullname}-triton", 8000)
+    answer = session.post(
+        f"{base}/v2/models/{model or spec['name']}/infer", json={"inputs": [tensor]}, timeout=30
+    )
+    assert answer.status_code == status, answer.text
+    assert named in answer.json()["error"]
+    assert session.get(f"{base}/v2/health/ready", timeout=30).ok, "the server stays ready"
+
+
+def test_an_unknown_model_over_grpc_is_one_line_in_the_cluster(release: Release) -> None:
+    if not release.values["loadtest"]["enabled"]:
+        pytest.skip("the release has no load-test worker to ask from")
+    service = f"{release.fullname}-triton.{release.namespace}.svc"
+    command = [
+        "exec", f"deployment/{release.fullname}-loadtest-worker", "--",
+        "loadtest", "smoke", "--grpc-url", f"{service}:8001", "--http-url", f"{service}:8000",
+        "--model", "resnet51", "--timeout", "3",
+    ]  # fmt: skip
+    done = kubectl(*command, namespace=release.namespace)
+    assert done.returncode == 1
+    assert "loadtest: grpc" in done.stderr
+    assert "NOT_FOUND" in done.stderr
+    assert "resnet51" in done.stderr
+
+
+def test_an_impossible_objective_fails_the_suite_and_is_named(
+    release: Release, pytestconfig: pytest.Config, tmp_path: Path
+) -> None:
+    """The suite that judges this release, with one threshold that nothing can keep."""
+    load = pytestconfig.getoption("load")
+    if load is None:
+        pytest.skip("needs --load: statistics of `loadtest run --json`")
+    report = tmp_path / "report"
+    command = [
+        sys.executable, "-m", "pytest", "-q", str(ROOT / "tests" / "e2e" / "slo"),
+        "--release", release.name, "--namespace", release.namespace, "--load", str(load),
+        "--report", str(report), "--set-objective", "latency.client.p99=0.0001",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 1, done.stdout
+    assert "test_objective_is_met[latency.client.p99]" in done.stdout
+    assert "promised ≤ 100 µs" in done.stdout
+    record = json.loads((report / "measurement.json").read_text())
+    missed = {objective["name"] for objective in record["objectives"] if not objective["met"]}
+    assert "latency.client.p99" in missed
+    assert record["met"] is False
+
+
+def test_a_misspelt_key_installs_nothing_and_is_named(
+    release: Release, helm: Helm, chart: Path, beside: dict[str, Any], tmp_path: Path
+) -> None:
+    values = merged(beside, {"model": {"batching": {"maxBatchSize": 8}}})
+    with helm.gone_afterwards(BROKEN):
+        done = helm.install(BROKEN, chart, values, tmp_path, timeout=BOUND)
+        assert done.returncode != 0
+        assert "maxBatchSize" in done.stderr
+        assert BROKEN not in helm.releases()
+        assert objects_of(BROKEN, release.namespace) == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [("checksum", "model.onnx"), ("content", "no ONNX model")],
+    ids=["cut on the way", "no model at all"],
+)
+def test_a_corrupt_model_fails_within_a_bound_and_leaves_nothing(
+    release: Release, helm: Helm, chart: Path, beside: dict[str, Any], tmp_path: Path, damage: str, named: str
+) -> None:
+    spec = release.values["model"]
+    if spec["runtime"] != "openvino":
+        pytest.skip(f"the damage is that of an ONNX file; this release serves {spec['runtime']}")
+    content = b"this is not a model"
+    stated = hashlib.sha256(content if damage == "content" else b"what was uploaded").hexdigest()
+    files = {"model.onnx": content, "SHA256SUMS": f"{stated}  model.onnx\n".encode()}
+    with served(files, release) as url, helm.gone_afterwards(BROKEN):
+        values = merged(beside, {"model": {"source": {"type": "url", "url": url}}})
+        with messages_of(BROKEN, release.namespace) as messages:
+            begin = time.monotonic()
+            done = helm.install(BROKEN, chart, values, tmp_path, timeout=BOUND)
+            took = time.monotonic() - begin
+        assert done.returncode != 0
+        assert took < 3 * BOUND
+        assert any(named in message for message in messages), f"no pod said {named!r}: {messages}"
+        assert BROKEN not in helm.releases()
+        wait_until_gone(BROKEN, release.namespace)
+
+
+@contextmanager
+def served(files: dict[str, bytes], release: Release) -> Iterator[str]:
+    """Files on a web server inside the cluster."""
+    name = "files-of-test"
+    image = release.values["tools"]["image"]
+    reference = f"{image['repository']}:{image['tag']}"
+    if image.get("digest"):
+        reference = f"{image['repository']}@{image['digest']}"
+    restricted = {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+        "runAsNonRoot": True,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    container = {
+        "name": "server",
+        "image": reference,
+        "imagePullPolicy": image.get("pullPolicy", "IfNotPresent"),
+        "command": ["python3", "-m", "http.server", "8080", "--directory", "/files"],
+        "securityContext": restricted,
+        "readinessProbe": {"httpGet": {"path": "/SHA256SUMS", "port": 8080}, "periodSeconds": 1},
+        "volumeMounts": [{"name": "files", "mountPath": "/files"}],
+    }
+    labels = {"app": name}
+    items = [
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": name},
+            "binaryData": {key: base64.b64encode(content).decode() for key, content in files.items()},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "labels": labels},
+            "spec": {
+                "containers": [container],
+                "tolerations": [{"operator": "Exists"}],
+                "terminationGracePeriodSeconds": 1,
+                "volumes": [{"name": "files", "configMap": {"name": name}}],
+            },
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": name},
+            "spec": {"selector": labels, "ports": [{"port": 8080}]},
+        },
+    ]
+    manifest = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+    try:
+        applied = kubectl("apply", "--filename", "-", namespace=release.namespace, given=manifest)
+        assert applied.returncode == 0, applied.stderr
+        ready = kubectl(
+            "wait", f"pod/{name}", "--for=condition=Ready", "--timeout=90s", namespace=release.namespace
+        )
+        assert ready.returncode == 0, ready.stderr
+        yield f"http://{name}.{release.namespace}.svc:8080"
+    finally:
+        kubectl(
+            "delete", "--ignore-not-found", "--filename", "-", namespace=release.namespace, given=manifest
+        )
+
+
+@contextmanager
+def messages_of(release: str, namespace: str) -> Iterator[list[str]]:
+    """What the containers of a release said when they ended, collected while the block runs."""
+    found: list[str] = []
+    stop = threading.Event()
+
+    def watch() -> None:
+        selector = f"app.kubernetes.io/instance={release}"
+        while not stop.wait(1):
+            done = kubectl("get", "pods", "--selector", selector, "--output", "json", namespace=namespace)
+            for pod in json.loads(done.stdout or '{"items": []}')["items"]:
+                status = pod.get("status", {})
+                for one in status.get("initContainerStatuses", []) + status.get("containerStatuses", []):
+                    for state in (one.get("state", {}), one.get("lastState", {})):
+                        message = state.get("terminated", {}).get("message")
+                        if message and message not in found:
+                            found.append(message)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield found
+    finally:
+        stop.set()
+        watcher.join()

@@ -23,6 +23,8 @@ import yaml
 from processes import answers, free_ports, loadtest, running
 
 from loadtest.api import LocustApi
+from loadtest.clients import GrpcClient
+from loadtest.payloads import ModelInterface
 from loadtest.run import Settings, run_load, spawn
 from model_tools.config import ModelConfig
 from model_tools.console import BadInput, CheckFailed
@@ -48,19 +50,24 @@ MODEL = "colours"
 
 
 @pytest.fixture(scope="module")
-def triton(local_model: Values, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalTriton]:
-    """A Triton that serves MODEL: pictures of 64x64 pixels in, a distribution over 10 classes out."""
-    repository = tmp_path_factory.mktemp("repository")
+def repository(local_model: Values, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model repository of MODEL: pictures of 64x64 pixels in, a distribution over 10 classes out."""
+    folder = tmp_path_factory.mktemp("repository")
     values = {
         "name": MODEL,
         "input": {"name": "image", "dataType": "UINT8", "shape": [64, 64, 3]},
         "output": {"name": "probabilities", "dataType": "FP32", "shape": [10]},
     }
     config = ModelConfig.from_values(merge(local_model, values))
-    version = repository / MODEL / str(config.version)
+    version = folder / MODEL / str(config.version)
     version.mkdir(parents=True)
     (version / config.filename).write_bytes(small_model())
-    (repository / MODEL / "config.pbtxt").write_text(config.to_text())
+    (folder / MODEL / "config.pbtxt").write_text(config.to_text())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def triton(repository: Path) -> Iterator[LocalTriton]:
     log: list[str] = []
     try:
         with LocalTriton(repository, log=log.append) as triton:
@@ -254,6 +261,33 @@ def test_smoke_checks_a_real_answer_over_both_protocols(triton: LocalTriton) -> 
     assert done.returncode == 0, done.stderr
     assert "grpc: 8 pictures answered" in done.stdout
     assert "http: 8 pictures answered" in done.stdout
+
+
+def test_one_grpc_user_spreads_its_requests_over_all_servers(triton: LocalTriton, repository: Path) -> None:
+    with LocalTriton(repository) as other:
+        before = [answered(server) for server in (triton, other)]
+        # What dns:/// makes of a headless Service's name: one target, several addresses.
+        client = GrpcClient(f"ipv4:{triton.grpc},{other.grpc}", MODEL, 10)
+        interface = ModelInterface.from_metadata(client.metadata())
+        client = GrpcClient(f"ipv4:{triton.grpc},{other.grpc}", MODEL, 10, interface)
+        request = client.build(interface)[0]
+        deadline = time.monotonic() + 20
+        # Until both are connected, the first one gets everything.
+        while answered(other) == before[1]:
+            client.infer(request)
+            assert time.monotonic() < deadline, "the second server never got a request"
+        before = [answered(server) for server in (triton, other)]
+        for _ in range(40):
+            client.infer(request)
+        client.close()
+        after = [answered(server) for server in (triton, other)]
+        assert [now - then for now, then in zip(after, before, strict=True)] == [20, 20]
+
+
+def answered(triton: LocalTriton) -> int:
+    """Requests that a server has answered, by its own statistics."""
+    stats = requests.get(f"http://{triton.http}/v2/models/{MODEL}/stats", timeout=5).json()
+    return int(stats["model_stats"][0]["inference_stats"]["success"]["count"])
 
 
 def test_a_run_counts_every_request_and_leaves_out_the_warm_up(statistics: dict[str, Any]) -> None:

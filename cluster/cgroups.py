@@ -1,12 +1,13 @@
-"""Every process of the cluster is in a cgroup below /inference-system: that is how it is found and counted."""
+"""Every process of a cluster is in a cgroup below the cluster's: so it is found, counted and ended."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
+from cluster import paths
+
 FILESYSTEM = Path("/sys/fs/cgroup")
-ROOT = "inference-system"
 # Where a node's own daemons live, beside the kubelet's `kubepods`.
 DAEMONS = "daemons"
 
@@ -17,7 +18,7 @@ def unified() -> bool:
 
 
 def hierarchies() -> list[Path]:
-    """Mount points of the cgroup file systems that carry controllers: one with v2, one a controller with v1."""
+    """Mount points of the cgroup file systems with controllers: one with v2, one a controller with v1."""
     if unified():
         return [FILESYSTEM]
     mounts = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
@@ -31,7 +32,7 @@ def make(node: str) -> list[Path]:
     procs = []
     for hierarchy in hierarchies():
         group = hierarchy
-        for name in (ROOT, node, DAEMONS):
+        for name in (paths.name(), node, DAEMONS):
             if unified():
                 (group / "cgroup.subtree_control").write_text(
                     " ".join(f"+{c}" for c in (group / "cgroup.controllers").read_text().split())
@@ -58,7 +59,7 @@ def processes(node: str | None = None) -> set[int]:
 def groups(node: str | None = None) -> Iterator[Path]:
     """The cgroups of a node, or of all nodes, the innermost first."""
     for hierarchy in {*hierarchies(), *_named()}:
-        top = hierarchy / ROOT / (node or "")
+        top = hierarchy / paths.name() / (node or "")
         if top.is_dir():
             yield from sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True)
             yield top

@@ -14,7 +14,7 @@ WORKERS = 2
 
 @click.group()
 def cli() -> None:
-    """A real Kubernetes on this machine, in namespaces of its own: one control plane and N workers with a GPU each."""
+    """A real Kubernetes on this machine, in namespaces of its own: a control plane and N GPU workers."""
 
 
 @cli.command()

@@ -22,7 +22,7 @@ ENVIRONMENT = {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -trimpath -buildvcs
 
 @dataclass(frozen=True)
 class Component:
-    """A Go module under cluster/components: the programs that it gives, by package, and other names of them."""
+    """A Go module under cluster/components: the programs it gives, by package, and other names of them."""
 
     name: str
     programs: dict[str, str]

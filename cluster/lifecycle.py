@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -154,9 +155,9 @@ def _create(workers: int, steps: Steps) -> None:
     if paths.state().exists() or cgroups.processes():
         _remove(steps)
     programs = _programs(steps)
-    with steps.step("images of the cluster"):
-        seed = images.seed(programs)
     tag = images.cluster_tag(programs)
+    with steps.step("images of the cluster"):
+        seed = images.seed(programs, tag)
     made = Made(workers, seed, programs["kubernetes"], images.reference("pause", tag))
     nodes = _nodes(workers)
     with steps.step(f"{len(nodes)} nodes with containerd"):
@@ -189,7 +190,7 @@ def _create(workers: int, steps: Steps) -> None:
 
 
 def _programs(steps: Steps) -> dict[str, Path]:
-    """Folders of the cluster's programs by component; helm and kubectl and Debian packages are seen to meanwhile."""
+    """Folders of the cluster's programs by component; helm, kubectl and the base image are made meanwhile."""
     go = preflight.go()
     missing = preflight.missing_packages()
     if missing:
@@ -199,7 +200,7 @@ def _programs(steps: Steps) -> dict[str, Path]:
         tools = pool.submit(_step, steps, "helm and kubectl", kube_tools.tools_folder)
         base = pool.submit(_step, steps, "base image", images.base.ensure)
         programs = {
-            each.name: _step(steps, f"programs of {each.name}", lambda each=each: components.build(each, go))
+            each.name: _step(steps, f"programs of {each.name}", partial(components.build, each, go))
             for each in components.ALL
         }
         tools.result()

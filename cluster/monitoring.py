@@ -35,7 +35,7 @@ def install(operator: Path, operator_image: str, prometheus_image: str) -> None:
 
 def ready() -> bool:
     """Whether the operator has made Prometheus and it is ready."""
-    sets = control.get("statefulsets", "--namespace", NAMESPACE, "--ignore-not-found")
+    sets = control.get("statefulsets", "--namespace", NAMESPACE)
     return any(
         s["metadata"]["name"] == "prometheus-prometheus" and s["status"].get("readyReplicas")
         for s in sets["items"]

@@ -4,7 +4,7 @@
 # When it is killed, the kernel ends everything in the node, and mounts and interfaces go with it.
 #
 # Usage: node-init.sh NAME DISK PROGRAMS
-#   DISK/etc        what differs from the machine's /etc
+#   DISK/etc, /usr  what differs from the machine's /etc and /usr
 #   DISK/var-lib    the node's /var/lib;  DISK/var-log  its /var/log
 #   DISK/log        logs of containerd and kubelet
 #   PROGRAMS        folder with kubelet and kubeadm
@@ -21,14 +21,29 @@ mount -t tmpfs -o mode=755 tmpfs /run
 mkdir /run/lock /run/node /run/programs
 mount --bind "$disk" /run/node
 mount --bind "$programs" /run/programs
-mount -t overlay overlay -o "lowerdir=/etc,upperdir=/run/node/etc,workdir=/run/node/etc-work" /etc
+for top in etc usr; do
+    mount -t overlay overlay -o "lowerdir=/$top,upperdir=/run/node/$top,workdir=/run/node/$top-work" /$top
+done
 mount --bind /run/node/var-lib /var/lib
 mount --bind /run/node/var-log /var/log
 mount -t tmpfs tmpfs /tmp
 mount -t proc proc /proc
+# The kubelet insists on some settings of the kernel: it is shown them as it wants them and sets none.
+while read -r setting value; do
+    mkdir -p "/run/kernel/$(dirname "$setting")"
+    echo "$value" > "/run/kernel/$setting"
+    mount --bind "/run/kernel/$setting" "/proc/sys/$setting"
+done <<SETTINGS
+vm/overcommit_memory 1
+vm/panic_on_oom 0
+kernel/panic 10
+kernel/panic_on_oops 1
+kernel/keys/root_maxkeys 1000000
+kernel/keys/root_maxbytes 25000000
+SETTINGS
 # What is the machine's stays as it is: its files, and the settings that have no namespace.
 for path in / /proc/sys/kernel /proc/sys/vm /proc/sys/fs; do
-    [ $path = / ] || mount --bind $path $path
+    [ $path = / ] || mount --rbind $path $path
     mount -o remount,bind,ro $path
 done
 hostname "$name"

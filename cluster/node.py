@@ -43,7 +43,7 @@ class Node:
 
     @property
     def cgroup(self) -> str:
-        return f"/{cgroups.ROOT}/{self.name}"
+        return f"/{paths.name()}/{self.name}"
 
     @property
     def disk(self) -> Path:
@@ -93,9 +93,10 @@ class Node:
             f"route add default via {SWITCH_ADDRESS}",
             *(f"route add {other.pods} via {other.address}" for other in others if other != self),
         ])  # fmt: skip
-        # Answers between two pods of a node pass the bridge alone; their addresses are translated all the same.
-        settings = ["net.ipv4.ip_forward=1", "net.bridge.bridge-nf-call-iptables=1"]
-        shell.output([*self.command(namespaces="--net"), "sysctl", "-q", "-w", *settings])
+        # Answers between two pods of a node only cross a bridge; Services need them translated.
+        script = 'for setting; do echo 1 > "/proc/sys/net/$setting"; done'
+        settings = ["ipv4/ip_forward", "bridge/bridge-nf-call-iptables"]
+        shell.output(self.command("sh", "-c", script, "sh", *settings, namespaces="--net"))
 
     def route_to(self, other: Node) -> None:
         """Tells a node that runs the way to the pods of one that came later."""
@@ -107,15 +108,8 @@ class Node:
         shutil.rmtree(self.disk, ignore_errors=True)
 
     def _write_disk(self, seed: Path, sandbox_image: str) -> None:
-        for folder in (
-            "etc/kubernetes",
-            "etc/cni/net.d",
-            "etc/containerd",
-            "etc-work",
-            "var-lib",
-            "var-log",
-            "log",
-        ):
+        folders = "etc/kubernetes etc/cni/net.d etc/containerd etc-work usr usr-work var-lib var-log log"
+        for folder in folders.split():
             (self.disk / folder).mkdir(parents=True, exist_ok=True)
         for folder in ("etc/kubernetes", "etc/cni", "etc/containerd"):
             # The machine's own, should it have one, does not shine through.
@@ -178,7 +172,10 @@ def start_switch() -> None:
         lambda: switch_pid() is not None, "starting the switch", timeout=10, log=paths.logs() / "switch.log"
     )
     _ip(switch_pid(), [
-        "link set lo up", "link add bridge type bridge", f"addr add {SWITCH_ADDRESS}/24 dev bridge", "link set bridge up",
+        "link set lo up",
+        "link add bridge type bridge",
+        f"addr add {SWITCH_ADDRESS}/24 dev bridge",
+        "link set bridge up",
     ])  # fmt: skip
 
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from model_tools.console import BadInput
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 COMPONENTS = Path(__file__).resolve().parent / "components"
@@ -15,9 +21,17 @@ def cache() -> Path:
     return _home("XDG_CACHE_HOME", ".cache")
 
 
+def name() -> str:
+    """The cluster's name: several may run side by side. Raises BadInput for what can't name a folder."""
+    said = os.environ.get("CLUSTER_NAME", "inference-system")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,40}", said):
+        raise BadInput(f"CLUSTER_NAME: {said!r} is not made of lower-case letters, digits and dashes")
+    return said
+
+
 def state() -> Path:
     """The running cluster: nodes' disks, logs, kubeconfig; removed by `cluster down`."""
-    return _home("XDG_STATE_HOME", ".local/state") / "cluster"
+    return _home("XDG_STATE_HOME", ".local/state") / "clusters" / name()
 
 
 def logs() -> Path:
@@ -26,6 +40,16 @@ def logs() -> Path:
 
 def kubeconfig() -> Path:
     return state() / "kubeconfig"
+
+
+@contextmanager
+def making(name: str) -> Iterator[None]:
+    """Lets one process at a time make a thing of the cache; the others find it made."""
+    folder = cache() / "lock"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / name).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _home(variable: str, default: str) -> Path:

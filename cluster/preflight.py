@@ -70,7 +70,7 @@ def go_version(command: str) -> str:
 def new_enough(version: str) -> bool:
     """Whether a `go env GOVERSION` such as go1.24.3 reaches GO."""
     numbers = re.match(r"go(\d+)\.(\d+)", version)
-    return bool(numbers) and (int(numbers[1]), int(numbers[2])) >= GO
+    return numbers is not None and (int(numbers[1]), int(numbers[2])) >= GO
 
 
 def missing_packages() -> list[str]:
@@ -83,6 +83,11 @@ def install(packages: list[str], log: Path) -> None:
         raise BadInput(
             f"the embedded cluster needs {', '.join(packages)}, and there is no apt-get{ELSEWHERE}"
         )
+    with paths.making("packages"):
+        _install(packages, log)
+
+
+def _install(packages: list[str], log: Path) -> None:
     settings = {"DEBIAN_FRONTEND": "noninteractive"}
     get = ["apt-get", "-y", "--no-install-recommends", "--no-remove", "install", *packages]
     try:

@@ -8,7 +8,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from cluster import shell
+from cluster import paths, shell
 from images import buildah
 
 RELEASE = "bookworm"
@@ -24,8 +24,22 @@ UNWANTED = [
 MIRROR = "http://deb.debian.org/debian"
 
 
+# RELEASE FOLDER MIRROR ARCHIVE
+SCRIPT = f"""set -e
+debootstrap --variant=minbase "$1" "$2" "$3"
+cd "$2"
+rm -rf {" ".join(UNWANTED)}
+mkdir -p var/lib/apt/lists/partial var/cache/apt/archives/partial
+rm -f etc/resolv.conf etc/hostname var/log/*.log
+tar --create --numeric-owner --one-file-system --exclude "./dev/*" --exclude "./proc/*" --exclude "./sys/*" \\
+    --file "$2.tar" .
+mv "$2.tar" "$4"
+cd / && rm -rf "$2"
+"""
+
+
 def tag() -> str:
-    return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
+    return hashlib.sha256(f"{RELEASE} {SCRIPT}".encode()).hexdigest()[:12]
 
 
 def name() -> str:
@@ -34,13 +48,18 @@ def name() -> str:
 
 def ensure() -> str:
     """The base image's name, made if the store has none."""
-    if not buildah.exists(name()):
-        context = rootfs().parent
-        (context / "Containerfile").write_text('FROM scratch\nADD rootfs.tar /\nCMD ["bash"]\n')
-        buildah.call(
-            "base", "bud", "--format", "oci", "--tag", name(), "--file", context / "Containerfile", context
-        )
+    with paths.making("base"):
+        if not buildah.exists(name()):
+            _build()
     return name()
+
+
+def _build() -> None:
+    context = rootfs().parent
+    (context / "Containerfile").write_text('FROM scratch\nADD rootfs.tar /\nCMD ["bash"]\n')
+    buildah.call(
+        "base", "bud", "--format", "oci", "--tag", name(), "--file", context / "Containerfile", context
+    )
 
 
 def rootfs() -> Path:
@@ -50,14 +69,6 @@ def rootfs() -> Path:
         return done
     done.parent.mkdir(parents=True, exist_ok=True)
     making = done.parent / f"making-{os.getpid()}"
-    script = (
-        'debootstrap --variant=minbase "$1" "$2" "$3"'
-        f' && cd "$2" && rm -rf {" ".join(UNWANTED)}'
-        " && mkdir -p var/lib/apt/lists/partial var/cache/apt/archives/partial"
-        " && rm -f etc/resolv.conf etc/hostname var/log/*.log dev/* 2>/dev/null;"
-        ' tar --create --numeric-owner --one-file-system --file "$2.tar" --exclude "./dev/*" --exclude "./proc/*" --exclude "./sys/*" -C "$2" .'
-        ' && mv "$2.tar" "$4" && rm -rf "$2"'
-    )
     shell.run(
         [
             "unshare",
@@ -66,7 +77,7 @@ def rootfs() -> Path:
             "private",
             "sh",
             "-c",
-            script,
+            SCRIPT,
             "sh",
             RELEASE,
             making,

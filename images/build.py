@@ -19,7 +19,7 @@ from pathlib import Path
 
 import click
 
-from cluster import preflight
+from cluster import paths, preflight
 from cluster.paths import REPOSITORY
 from cluster.progress import Steps
 from images import base, buildah
@@ -31,7 +31,7 @@ VALUES = REPOSITORY / "build" / "images.yaml"
 
 @dataclass(frozen=True)
 class Image:
-    """One image: a Containerfile, the folder that its COPY lines are relative to, and maybe a target."""
+    """One image: a Containerfile, the folder that its COPY lines start from, and maybe a target."""
 
     name: str
     containerfile: Path
@@ -62,7 +62,7 @@ class Image:
 
 
 def known(name: str, model: Path | None = None) -> Image:
-    """The project's image of that name. Raises BadInput for an unknown name or an unusable model directory."""
+    """The project's image of that name. Raises BadInput for an unknown name or a bad model directory."""
     folder = REPOSITORY / "images"
     if name == "model":
         if model is None:
@@ -118,18 +118,13 @@ def inputs(containerfile: str, context: Path) -> Iterator[Path]:
 def build(image: Image) -> Path:
     """An OCI archive of the image, built unless the cache has it. Raises StepFailed with the build's log."""
     archive = buildah.folder() / f"{image.name}-{image.tag}.tar"
-    if archive.exists():
-        return archive
-    build_in_store(image)
-    making = archive.with_suffix(f".making-{os.getpid()}")
-    buildah.call(
-        image.name,
-        "push",
-        "--disable-compression",
-        image.reference(),
-        f"oci-archive:{making}:{image.reference()}",
-    )
-    making.rename(archive)
+    with paths.making(f"image-{image.name}"):
+        if not archive.exists():
+            build_in_store(image)
+            making = archive.with_suffix(f".making-{os.getpid()}")
+            destination = f"oci-archive:{making}:{image.reference()}"
+            buildah.call(image.name, "push", "--disable-compression", image.reference(), destination)
+            making.rename(archive)
     return archive
 
 

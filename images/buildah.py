@@ -31,43 +31,29 @@ def log(name: str) -> Path:
     return paths.cache() / "log" / f"image-{name}.log"
 
 
-def call(name: str, *arguments: str | Path) -> None:
+def call(name: str, command: str, *arguments: str | Path) -> None:
     """Runs one buildah command, its output in the image's log. Raises StepFailed."""
-    store = folder() / "store"
     temporary = folder() / "tmp"
     temporary.mkdir(parents=True, exist_ok=True)
     policy = folder() / "policy.json"
     policy.write_text(json.dumps({"default": [{"type": "insecureAcceptAnything"}]}))
-    command, *rest = arguments
     shell.run(
-        [
-            "unshare", "--mount", "--propagation", "private",
-            "buildah", "--root", store / "root", "--runroot", store / "run", "--storage-driver", "overlay",
-            command, *(["--signature-policy", policy] if command in ("bud", "push") else []), *rest,
-        ],
+        ["unshare", "--mount", *_buildah(), command, "--signature-policy", policy, *arguments],
         log(name),
         f"image {name}: buildah {command}",
         env={"BUILDAH_ISOLATION": "chroot", "TMPDIR": str(temporary)},
-    )  # fmt: skip
+    )
 
 
 def exists(image: str) -> bool:
+    """Whether the store has the image."""
+    probe = [*_buildah(), "inspect", "--type", "image", image]
+    return subprocess.run(probe, capture_output=True, check=False).returncode == 0
+
+
+def _buildah() -> list[str]:
     store = folder() / "store"
-    probe = [
-        "buildah",
-        "--root",
-        str(store / "root"),
-        "--runroot",
-        str(store / "run"),
-        "--storage-driver",
-        "overlay",
-    ]
-    return (
-        subprocess.run(
-            [*probe, "inspect", "--type", "image", image], capture_output=True, check=False
-        ).returncode
-        == 0
-    )
+    return ["buildah", "--root", f"{store}/root", "--runroot", f"{store}/run", "--storage-driver", "overlay"]
 
 
 @contextmanager

@@ -1,0 +1,70 @@
+"""Programs are built again when, and only when, what they are made from changes."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cluster import components, paths
+from cluster.components import ALL, KUBERNETES, Component
+
+
+@pytest.fixture
+def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Component:
+    shutil.copytree(paths.COMPONENTS, tmp_path / "components")
+    monkeypatch.setattr(paths, "COMPONENTS", tmp_path / "components")
+    return components.ETCD
+
+
+def test_the_same_module_and_go_give_the_same_key(copied: Component) -> None:
+    assert components.key(copied, "go1.24.0") == components.key(copied, "go1.24.0")
+
+
+@pytest.mark.parametrize("file", ["go.mod", "go.sum"])
+def test_a_changed_file_of_the_module_gives_another_key(copied: Component, file: str) -> None:
+    before = components.key(copied, "go1.24.0")
+    with (copied.module / file).open("a") as content:
+        content.write("// changed\n")
+    assert components.key(copied, "go1.24.0") != before
+
+
+def test_another_go_gives_another_key(copied: Component) -> None:
+    assert components.key(copied, "go1.24.0") != components.key(copied, "go1.25.0")
+
+
+def test_another_program_gives_another_key(copied: Component) -> None:
+    more = replace(copied, programs={**copied.programs, "etcdctl": "go.etcd.io/etcd/etcdctl/v3"})
+    assert components.key(copied, "go1.24.0") != components.key(more, "go1.24.0")
+
+
+@pytest.mark.parametrize("component", ALL, ids=lambda component: component.name)
+def test_every_component_is_one_go_module_with_its_sums(component: Component) -> None:
+    assert component.gomod().startswith(f"module inference-system/cluster/{component.name}\n")
+    assert (component.module / "go.sum").exists()
+
+
+def test_kubernetes_is_told_the_version_that_its_module_requires() -> None:
+    version = KUBERNETES.version("k8s.io/kubernetes")
+    major, minor, _ = version.removeprefix("v").split(".")
+    for setting in (f"gitVersion={version}", f"gitMajor={major}", f"gitMinor={minor}"):
+        assert f"-X k8s.io/component-base/version.{setting}" in KUBERNETES.ldflags()
+
+
+def test_staging_modules_are_those_of_the_same_release() -> None:
+    version = KUBERNETES.version("k8s.io/kubernetes")
+    staged = [line for line in KUBERNETES.gomod().splitlines() if "=>" in line]
+    assert staged
+    assert all(line.endswith(version.replace("v1", "v0", 1)) for line in staged)
+
+
+def test_a_version_that_go_mod_does_not_require_is_named() -> None:
+    with pytest.raises(LookupError, match=r"kubernetes/go\.mod does not require example\.org/unknown"):
+        KUBERNETES.version("example.org/unknown")
+
+
+def test_manifests_of_the_monitoring_stack_are_yaml() -> None:
+    assert list(yaml.safe_load_all((paths.MANIFESTS / "monitoring.yaml").read_text()))

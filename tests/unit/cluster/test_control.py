@@ -1,0 +1,102 @@
+"""What kubeadm, the kubelets and the network are told."""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+from string import Template
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster import control, images, node, paths
+from cluster.node import Node
+
+VALUES = {
+    "TOKEN": "abcdef.0123456789abcdef",
+    "KUBERNETES_VERSION": "v1.34.4",
+    "REPOSITORY": "localhost/r",
+    "TAG": "t",
+    "POD_NETWORK": node.POD_NETWORK,
+    "SERVER": "192.0.2.10",
+    "CA_HASH": "sha256:00",
+    "NAME": "worker-1",
+    "ADDRESS": "192.0.2.11",
+    "CGROUP": "/inference-system/worker-1",
+    "OPERATOR_IMAGE": "localhost/r/prometheus-operator:t",
+    "PROMETHEUS_IMAGE": "localhost/r/prometheus:t",
+}
+
+
+def rendered(manifest: str) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(control.render(manifest, VALUES)))
+
+
+def test_a_manifest_with_a_value_missing_is_refused() -> None:
+    with pytest.raises(KeyError, match="TOKEN"):
+        control.render("join.yaml", {key: value for key, value in VALUES.items() if key != "TOKEN"})
+
+
+@pytest.mark.parametrize("manifest", sorted(path.name for path in paths.MANIFESTS.glob("*.yaml")))
+def test_every_manifest_renders_to_yaml_with_nothing_left_to_fill_in(manifest: str) -> None:
+    assert rendered(manifest)
+    assert Template(control.render(manifest, VALUES)).get_identifiers() == []
+
+
+def test_workers_are_marked_as_t4_nodes_are_on_google_kubernetes_engine() -> None:
+    (join,) = rendered("join.yaml")
+    registration = join["nodeRegistration"]
+    assert registration["taints"] == [{"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}]
+    arguments = {each["name"]: each["value"] for each in registration["kubeletExtraArgs"]}
+    assert arguments["node-labels"] == "cloud.google.com/gke-accelerator=nvidia-tesla-t4"
+
+
+def test_no_image_is_pulled_and_none_is_collected() -> None:
+    init, _, kubelet, _ = rendered("kubeadm.yaml")
+    assert init["nodeRegistration"]["imagePullPolicy"] == "IfNotPresent"
+    assert kubelet["imageGCHighThresholdPercent"] == 100
+
+
+def test_kubeadm_finds_every_image_that_it_asks_for_under_the_name_it_asks_for() -> None:
+    named = {name for names in images.names("t").values() for name in names}
+    version = control.KUBERNETES.version("k8s.io/kubernetes")
+    wanted = {
+        f"{control.REPOSITORY}/kube-{name}:{version}"
+        for name in ("apiserver", "controller-manager", "scheduler")
+    }
+    wanted |= {f"{control.REPOSITORY}/{name}:t" for name in ("etcd", "coredns", "pause")}
+    assert wanted | {f"{control.REPOSITORY}/kube-proxy:{version}"} <= named
+
+
+def test_nodes_share_no_address_and_no_pod_network() -> None:
+    nodes = [Node(number) for number in range(51)]
+    assert len({each.address for each in nodes}) == len({each.name for each in nodes}) == len(nodes)
+    networks = [ipaddress.ip_network(each.pods) for each in nodes]
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(networks, 2))
+    assert all(network.subnet_of(ipaddress.ip_network(node.POD_NETWORK)) for network in networks)  # type: ignore[arg-type]
+
+
+def test_addresses_are_of_a_range_that_is_nobodys() -> None:
+    assert ipaddress.ip_address(Node(50).address) in ipaddress.ip_network("192.0.2.0/24")
+
+
+def test_a_node_is_ready_when_its_condition_says_so() -> None:
+    def with_status(status: str) -> dict[str, Any]:
+        return {
+            "status": {
+                "conditions": [
+                    {"type": "MemoryPressure", "status": "True"},
+                    {"type": "Ready", "status": status},
+                ]
+            }
+        }
+
+    assert control.ready(with_status("True"))
+    assert not control.ready(with_status("Unknown"))
+    assert not control.ready({"status": {}})
+
+
+def test_a_node_that_no_kubelet_has_told_of_gpus_has_none() -> None:
+    assert control.gpus({"status": {}}) == 0
+    assert control.gpus({"status": {"allocatable": {"nvidia.com/gpu": "1"}}}) == 1

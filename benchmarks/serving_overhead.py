@@ -1,6 +1,6 @@
 """What serving costs: Triton over gRPC against OpenVINO in a bare loop, same model and processor, same run.
 
-    python benchmarks/serving_overhead.py                              a local Triton that it starts itself
+    python benchmarks/serving_overhead.py                              a local Triton, started for it
     python benchmarks/serving_overhead.py --url HOST:8001 --model DIR  any server, such as a Kubernetes Service
 
 Phases alternate (bare, served, served, bare, ...), so that whatever else the machine does reaches both. Each

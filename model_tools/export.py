@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import logging
 import os
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -44,11 +46,12 @@ class Difference:
     """How far ONNX is from TensorFlow on the same pictures.
 
     `absolute`: the largest difference of an output. `relative`: the same, in units of what tells pictures
-    apart, which is the largest deviation of an output from its mean over the pictures.
+    apart, which is the largest deviation of an output from its mean over the pictures; None where the
+    pictures change the output by no more than rounding does, so that the comparison says little.
     """
 
     absolute: float
-    relative: float
+    relative: float | None
 
 
 @click.command("export", short_help="A TensorFlow model to ONNX, checked against TensorFlow.")
@@ -86,10 +89,10 @@ def command(
         output, model=model, weights=weights, seed=seed, name=name, input_type=input_type,
         preprocessing=preprocessing, tolerance=tolerance, relative_tolerance=relative_tolerance,
     )  # fmt: skip
-    click.echo(
-        f"{output}: largest difference from TensorFlow {found.absolute:.2g}"
-        f" ({found.relative:.2g} of the difference between pictures)"
-    )
+    compared = "all pictures give the same output, so this says little: are the weights trained?"
+    if found.relative is not None:
+        compared = f"{found.relative:.2g} of the difference between pictures"
+    click.echo(f"{output}: largest difference from TensorFlow {found.absolute:.2g} ({compared})")
 
 
 def export(
@@ -127,6 +130,8 @@ def export(
         _quiet_tensorflow()
         step("reading the model" if path else "making ResNet-50")
         source = _load(path) if path else _resnet50(weights, seed)
+        if name is None and not _NAME.fullmatch(source.name):
+            raise BadInput(f"--model: {path}: {source.name!r} can't be a served model's name; give --name")
         step("converting to ONNX")
         serve = _serving_function(source, input_type, preprocessing)
         _convert(serve, source, folder / bundle.MODEL)
@@ -166,6 +171,8 @@ def _check_path(path: Path) -> None:
     file = path / "saved_model.pb" if path.is_dir() else path
     if file.is_file() and file.stat().st_size == 0:
         raise BadInput(f"--model: {file}: is empty")
+    if path.is_file() and not zipfile.is_zipfile(path):
+        raise BadInput(f"--model: {path}: is no .keras file (those are zip archives)")
 
 
 def _quiet_tensorflow() -> None:
@@ -204,7 +211,8 @@ def _resnet50(weights: str, seed: int) -> Source:
     application = keras.applications.ResNet50
     if weights == "imagenet":
         try:
-            model = application(weights="imagenet")
+            with contextlib.redirect_stdout(io.StringIO()):  # Keras prints the download's progress there
+                model = application(weights="imagenet")
         except Exception as error:
             raise BadInput(
                 f"--weights imagenet: can't be downloaded ({_one_line(error)});"
@@ -282,7 +290,7 @@ def _load_keras(path: Path) -> Source:
         architecture=model.name,
         weights=path.name,
         picture=_picture(path, model.inputs[0].shape, model.inputs[0].dtype),
-        output_name=_identifier(model.output_names[0]),
+        output_name=_identifier(getattr(model, "output_names", ["output"])[0]),  # a Sequential has none
         output_shape=_output(path, model.outputs[0].shape),
     )
 
@@ -420,16 +428,15 @@ def _answers(serve: Any, file: Path, source: Source, input_type: str) -> tuple[A
 
 
 def difference(expected: Any, given: Any) -> Difference:
-    """Compares outputs for the same N pictures. Raises CheckFailed where the pictures change nothing."""
+    """Compares outputs for the same N pictures, [N, ...] each. Raises CheckFailed for infinities and NaN."""
     import numpy as np
 
     if not (np.isfinite(expected).all() and np.isfinite(given).all()):
         raise CheckFailed("the outputs hold values that are not finite")
     absolute = float(np.abs(expected - given).max())
     spread = float(np.abs(expected - expected.mean(axis=0)).max())
-    if spread == 0:
-        raise CheckFailed("all pictures give the same output, so a comparison says nothing")
-    return Difference(absolute, absolute / spread)
+    told_apart = spread > 1e-5 * float(np.abs(expected).max())
+    return Difference(absolute, absolute / spread if told_apart else None)
 
 
 def _judge(found: Difference, tolerance: float, relative_tolerance: float) -> None:
@@ -437,7 +444,7 @@ def _judge(found: Difference, tolerance: float, relative_tolerance: float) -> No
         raise CheckFailed(
             f"ONNX differs from TensorFlow by {found.absolute:.2g}, above the tolerance of {tolerance:.2g}"
         )
-    if found.relative > relative_tolerance:
+    if found.relative is not None and found.relative > relative_tolerance:
         raise CheckFailed(
             f"ONNX differs from TensorFlow by {found.relative:.2g} of what tells pictures apart,"
             f" above the tolerance of {relative_tolerance:.2g}"
@@ -454,7 +461,11 @@ def _metadata(
         "precision": "fp32",
         "input": {"name": "image", "data_type": input_type.upper(), "shape": list(source.picture)},
         "output": {"name": source.output_name, "data_type": "FP32", "shape": list(source.output_shape)},
-        "preprocessing": {"mode": preprocessing, "pixels": "RGB, NHWC, 0 to 255", "where": "in the graph"},
+        "preprocessing": {
+            "mode": preprocessing,
+            "pixels": f"{'RGB' if source.picture[2] == 3 else 'grey'}, NHWC, 0 to 255",
+            "where": "in the graph",
+        },
         "largest_difference": found.absolute,
         "largest_relative_difference": found.relative,
         "versions": _versions(),

@@ -129,6 +129,7 @@ class TestExport:
             ({"saved/readme": "x"}, "saved", "saved: is no SavedModel"),
             ({"saved/saved_model.pb": ""}, "saved", "saved_model.pb: is empty"),
             ({"net.keras": ""}, "net.keras", "net.keras: is empty"),
+            ({"net.keras": "x"}, "net.keras", "net.keras: is no .keras file"),
             ({"net.h5": "x"}, "net.h5", "net.h5: is neither a SavedModel folder nor a .keras file"),
         ],
     )

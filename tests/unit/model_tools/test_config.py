@@ -107,7 +107,7 @@ WRONG = [
     (changed("instances.count", True), "model.instances.count: is True, and has to be a whole number"),
     (changed("instances.kind", "gpu"), "model.instances.kind: openvino runs on cpu only, not on gpu"),
     (changed("instances.kind", "tpu"), "model.instances.kind: 'tpu' is not gpu or cpu"),
-    (changed("precision", "fp16"), "model.precision: 'fp16' can't run on openvino, which takes fp32 or"),
+    (changed("precision", "fp16"), "model.precision: 'fp16' can't run on openvino, which"),
     (changed("runtime", "tensorrtt"), "model.runtime: 'tensorrtt' is not one of tensorrt, openvino"),
     (changed("runtime", "tensorflow") | {"precision": "int8"}, "model.precision: 'int8' can't run"),
     (changed("runtime", "tensorrt"), "model.instances.kind: tensorrt runs on gpu only, not on cpu"),

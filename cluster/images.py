@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
+import shlex
 import shutil
 import tarfile
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from cluster.components import KUBERNETES
 from cluster.control import REPOSITORY, wait_for_socket
 from cluster.node import Node, containerd_config
 from images import base, buildah
-from images.build import Image, build_in_store
+from images.build import Image, build
 from model_tools.console import BadInput
 
 CONTAINERFILE = paths.REPOSITORY / "images" / "cluster" / "Containerfile"
@@ -49,29 +49,65 @@ def seed(programs: dict[str, Path], tag: str) -> Path:
     Raises StepFailed, with a log.
     """
     done = buildah.folder() / f"seed-{tag}"
-    if done.exists():
-        return done
-    archive = _archive(programs, tag)
-    making = done.with_name(f"{done.name}.making-{os.getpid()}")
+    with paths.making("seed"):
+        if not done.exists():
+            _make_seed(programs, tag, done)
+    return done
+
+
+def _make_seed(programs: dict[str, Path], tag: str, done: Path) -> None:
+    making = done.with_name("seed.making")
     shutil.rmtree(making, ignore_errors=True)
     (making / "root").mkdir(parents=True)
     (making / "config.toml").write_text(containerd_config(reference("pause", tag)))
-    script = (
-        "mount -t tmpfs tmpfs /run && mount -t proc proc /proc\n"
-        'containerd --config "$1/config.toml" --root "$1/root" & daemon=$!\n'
-        "until ctr version > /dev/null 2>&1; do kill -0 $daemon || exit 1; sleep 0.1; done\n"
-        'ctr --namespace k8s.io images import "$2" || exit 1\n'
-        "kill $daemon; wait $daemon; true\n"
-    )
+    script = [
+        "mount -t tmpfs tmpfs /run && mount -t proc proc /proc",
+        'containerd --config "$1/config.toml" --root "$1/root" & daemon=$!',
+        "until ctr version > /dev/null 2>&1; do kill -0 $daemon || exit 1; sleep 0.1; done",
+        "set -e",
+    ]
+    archives = []
+    for image in _images(programs, making / "context"):
+        archives.append(build(image))
+        script.append(f"ctr --namespace k8s.io images import {shlex.quote(str(archives[-1]))}")
+        script.append(
+            f"ctr --namespace k8s.io images tag {image.reference()} {' '.join(names(tag)[image.target])}"
+        )
+    script.append("kill $daemon; wait $daemon || true")
     shell.run(
-        ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script, "sh", making, archive],
+        [
+            "unshare",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "sh",
+            "-c",
+            "\n".join(script),
+            "sh",
+            making,
+        ],
         paths.cache() / "log" / "seed.log",
         "importing the cluster's images",
     )
     (making / "root").rename(done)
     shutil.rmtree(making)
-    archive.unlink()
-    return done
+    for archive in archives:
+        archive.unlink()
+
+
+def _images(programs: dict[str, Path], context: Path) -> list[Image]:
+    """The cluster's images; their context gets a folder a component, its programs linked."""
+    context.mkdir()
+    for component, folder in programs.items():
+        shutil.copytree(
+            folder,
+            context / component,
+            symlinks=True,
+            copy_function=os.link,
+            ignore=shutil.ignore_patterns("*.yaml"),
+        )
+    return [Image(f"cluster-{target}", CONTAINERFILE, context, target) for target in names("")]
 
 
 def load(nodes: list[Node], archives: list[Path]) -> None:
@@ -116,44 +152,3 @@ def _import(node: Node, archives: list[Path]) -> None:
             shell.run(
                 command, node.log("images"), f"importing {archive.name} into {node.name}", stdin=content
             )
-
-
-def _archive(programs: dict[str, Path], tag: str) -> Path:
-    """One OCI archive with all images of the cluster: what they share is in it once."""
-    context = buildah.folder() / f"context-{os.getpid()}"
-    layout = buildah.folder() / f"layout-{os.getpid()}"
-    for folder in (context, layout):
-        shutil.rmtree(folder, ignore_errors=True)
-    context.mkdir(parents=True)
-    for component, folder in programs.items():
-        shutil.copytree(
-            folder,
-            context / component,
-            symlinks=True,
-            copy_function=os.link,
-            ignore=shutil.ignore_patterns("*.yaml"),
-        )
-    for target, references in names(tag).items():
-        image = Image(f"cluster-{target}", CONTAINERFILE, context, target)
-        build_in_store(image)
-        first, *others = references
-        buildah.call(image.name, "push", "--disable-compression", image.reference(), f"oci:{layout}:{first}")
-        add_names(layout / "index.json", first, others)
-    archive = buildah.folder() / f"cluster-{tag}.tar"
-    with tarfile.open(archive, "w") as tar:
-        for path in sorted(layout.iterdir()):
-            tar.add(path, path.name)
-    for folder in (context, layout):
-        shutil.rmtree(folder)
-    return archive
-
-
-def add_names(index: Path, name: str, others: list[str]) -> None:
-    """Lets an image of an OCI layout go by other names as well; nothing of it is copied."""
-    layout = json.loads(index.read_text())
-    key = "org.opencontainers.image.ref.name"
-    (entry,) = [found for found in layout["manifests"] if found["annotations"][key] == name]
-    layout["manifests"] += [
-        {**entry, "annotations": {**entry["annotations"], key: other}} for other in others
-    ]
-    index.write_text(json.dumps(layout))

@@ -85,6 +85,8 @@ class Node:
         _ip(switch, [
             f"link add {self.name} type veth peer name eth0 netns {pid}",
             f"link set {self.name} master bridge up",
+            # So that the switch can refuse a pod that asks it for a name.
+            f"route add {self.pods} via {self.address}",
         ])  # fmt: skip
         _ip(pid, [
             "link set lo up",
@@ -108,14 +110,16 @@ class Node:
         shutil.rmtree(self.disk, ignore_errors=True)
 
     def _write_disk(self, seed: Path, sandbox_image: str) -> None:
-        folders = "etc/kubernetes etc/cni/net.d etc/containerd etc-work usr usr-work var-lib var-log log"
+        folders = (
+            "etc/kubernetes/manifests etc/cni/net.d etc/containerd etc-work usr usr-work var-lib var-log log"
+        )
         for folder in folders.split():
             (self.disk / folder).mkdir(parents=True, exist_ok=True)
         for folder in ("etc/kubernetes", "etc/cni", "etc/containerd"):
             # The machine's own, should it have one, does not shine through.
             os.setxattr(self.disk / folder, "trusted.overlay.opaque", b"y")
         self.etc("hosts").write_text(f"127.0.0.1 localhost\n{self.address} {self.name}\n")
-        # Nothing answers there: names outside the cluster fail at once, and CoreDNS does not ask itself.
+        # It refuses: names outside the cluster fail at once, and CoreDNS does not ask itself.
         self.etc("resolv.conf").write_text(f"nameserver {SWITCH_ADDRESS}\n")
         self.etc("containerd/config.toml").write_text(containerd_config(sandbox_image))
         self.etc("cni/net.d/10-bridge.conflist").write_text(json.dumps(self.network_config(), indent=2))

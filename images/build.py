@@ -1,6 +1,6 @@
 """Builds images without a daemon or a registry: `python -m images.build NAME...`
 
-Prints the path of an OCI archive an image, for `cluster load-image`, and names what it built in
+Prints the path of a Docker archive an image, for `cluster load-image`, and names what it built in
 build/images.yaml, a values file for the chart. An image's tag is a hash of its inputs, so what was
 built once is not built again.
 """
@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import click
 
-from cluster import paths, preflight
+from cluster import paths, preflight, shell
 from cluster.paths import REPOSITORY
 from cluster.progress import Steps
 from images import base, buildah
@@ -27,6 +28,7 @@ from model_tools.console import BadInput, run
 
 REGISTRY = "localhost/inference-system"
 VALUES = REPOSITORY / "build" / "images.yaml"
+MODEL = REPOSITORY / "build" / "model" / "resnet50"
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,10 @@ class Image:
         return f"{self.repository()}:{self.tag}"
 
 
-def known(name: str, model: Path | None = None) -> Image:
+def known(name: str, model: Path = MODEL) -> Image:
     """The project's image of that name. Raises BadInput for an unknown name or a bad model directory."""
     folder = REPOSITORY / "images"
     if name == "model":
-        if model is None:
-            raise BadInput("image model: --model DIRECTORY is missing")
         return Image(
             f"model-{model_name(model)}",
             folder / "model/Containerfile",
@@ -116,14 +116,15 @@ def inputs(containerfile: str, context: Path) -> Iterator[Path]:
 
 
 def build(image: Image) -> Path:
-    """An OCI archive of the image, built unless the cache has it. Raises StepFailed with the build's log."""
+    """A Docker archive of the image, built unless the cache has it. Raises StepFailed with a log."""
     archive = buildah.folder() / f"{image.name}-{image.tag}.tar"
     with paths.making(f"image-{image.name}"):
         if not archive.exists():
             build_in_store(image)
             making = archive.with_suffix(f".making-{os.getpid()}")
-            destination = f"oci-archive:{making}:{image.reference()}"
-            buildah.call(image.name, "push", "--disable-compression", image.reference(), destination)
+            # Not an OCI archive: buildah compresses its layers, and every node would expand them again.
+            destination = f"docker-archive:{making}:{image.reference()}"
+            buildah.call(image.name, "push", image.reference(), destination)
             making.rename(archive)
     return archive
 
@@ -140,7 +141,25 @@ def build_in_store(image: Image) -> None:
         )  # fmt: skip
 
 
-def write_values(images: list[Image], path: Path = VALUES) -> None:
+def push(image: Image, registry: str) -> str:
+    """Puts the image into a registry, for a cluster that pulls; returns its reference there.
+
+    Docker builds it where there is Docker, from the Containerfile's own base; elsewhere buildah does, as
+    root. Raises StepFailed with a log, BadInput where neither can be used.
+    """
+    there = f"{registry.rstrip('/')}/{image.name}:{image.tag}"
+    if shutil.which("docker"):
+        build_it: list[str | Path] = ["docker", "build", "--tag", there, "--file", image.containerfile]
+        build_it += [*(["--target", image.target] if image.target else []), image.context]
+        shell.run(build_it, buildah.log(image.name), f"image {image.name}: docker build")
+        shell.run(["docker", "push", there], buildah.log(image.name), f"image {image.name}: docker push")
+    else:
+        build(image)
+        buildah.call(image.name, "push", image.reference(), f"docker://{there}")
+    return there
+
+
+def write_values(images: list[Image], path: Path = VALUES, registry: str = REGISTRY) -> None:
     """Names the images in a values file, keeping what it says of others."""
     import yaml
 
@@ -149,7 +168,7 @@ def write_values(images: list[Image], path: Path = VALUES) -> None:
         place = values
         for key in image.values:
             place = place.setdefault(key, {})
-        place["image"] = {"repository": image.repository(), "tag": image.tag}
+        place["image"] = {"repository": f"{registry.rstrip('/')}/{image.name}", "tag": image.tag}
     path.parent.mkdir(parents=True, exist_ok=True)
     making = path.with_suffix(".making")
     making.write_text(yaml.safe_dump(values, sort_keys=True))
@@ -161,22 +180,33 @@ def write_values(images: list[Image], path: Path = VALUES) -> None:
 @click.option(
     "--model",
     type=click.Path(path_type=Path),
-    help="Directory that `model-tools export` made, for the image model.",
+    default=MODEL,
+    help="Directory that `model-tools export` made, for the image model.  [default: build/model/resnet50]",
 )
-def cli(names: tuple[str, ...], model: Path | None) -> None:
-    """Builds images (tools, triton-cpu, model), prints their archives and writes build/images.yaml."""
-    preflight.root()
+@click.option(
+    "--values",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=VALUES,
+    help="Values file to name the images in.  [default: build/images.yaml]",
+)
+@click.option(
+    "--push", "registry", metavar="HOST/PATH", help="Push to this registry instead of writing archives."
+)
+def cli(names: tuple[str, ...], model: Path, values: Path, registry: str | None) -> None:
+    """Builds images (tools, triton-cpu, model), prints their archives or references, writes a values file."""
     images = [known(name, model) for name in names]
-    missing = preflight.missing_packages()
     with Steps() as steps:
-        if missing:
-            with steps.step(f"Debian packages: {', '.join(missing)}"):
-                preflight.install(missing, preflight.log())
+        if not (registry and shutil.which("docker")):
+            preflight.root()
+            missing = preflight.missing_packages()
+            if missing:
+                with steps.step(f"Debian packages: {', '.join(missing)}"):
+                    preflight.install(missing, preflight.log())
         for image in images:
             with steps.step(f"image {image.name}"):
-                archive = build(image)
-            click.echo(archive)
-    write_values(images)
+                made = push(image, registry) if registry else build(image)
+            click.echo(made)
+    write_values(images, values, registry or REGISTRY)
 
 
 if __name__ == "__main__":

@@ -253,8 +253,8 @@ def test_a_kubelet_that_dies_comes_back_and_up_gives_its_node_the_gpu_again(node
     deadline = time.monotonic() + 30
     while kubelet() in (None, first) and time.monotonic() < deadline:
         time.sleep(0.2)
-    control.kubectl("patch", "node", worker.name, "--subresource=status", "--type=merge", "--patch",
-                    '{"status": {"capacity": {"nvidia.com/gpu": "0"}, "allocatable": {"nvidia.com/gpu": "0"}}}')  # fmt: skip
+    none = json.dumps({"status": {kind: {"nvidia.com/gpu": "0"} for kind in ("capacity", "allocatable")}})
+    control.kubectl("patch", "node", worker.name, "--subresource=status", "--type=merge", "--patch", none)
     assert command("up").returncode == 0
     assert control.gpus(control.nodes()[worker.name]) == 1
 

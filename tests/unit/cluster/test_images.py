@@ -129,20 +129,6 @@ def test_an_image_that_values_name_and_nobody_built_is_named(
     assert cluster_images.archives(values) == [tmp_path / "tools-t1.tar", tmp_path / "y-t2.tar"]
 
 
-def test_one_image_goes_by_several_names_in_a_layout(tmp_path: Path) -> None:
-    index = tmp_path / "index.json"
-    name = {"org.opencontainers.image.ref.name": "first"}
-    index.write_text(json.dumps({"manifests": [{"digest": "sha256:1", "annotations": name}]}))
-    cluster_images.add_names(index, "first", ["second", "third"])
-    manifests = json.loads(index.read_text())["manifests"]
-    assert {m["digest"] for m in manifests} == {"sha256:1"}
-    assert [m["annotations"]["org.opencontainers.image.ref.name"] for m in manifests] == [
-        "first",
-        "second",
-        "third",
-    ]
-
-
 MIRROR = "http://mirror.example/debian"
 
 

@@ -41,7 +41,7 @@ T = TypeVar("T")
 @contextmanager
 def only_one(steps: Steps) -> Iterator[None]:
     """Lets one `up` or `down` work at a time; the next waits and says so."""
-    file = paths.state().with_suffix(".lock")
+    file = paths.cache() / "lock" / f"cluster-{paths.name()}"
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a+") as lock:
         try:

@@ -123,6 +123,10 @@ class Node:
         self.etc("resolv.conf").write_text(f"nameserver {SWITCH_ADDRESS}\n")
         self.etc("containerd/config.toml").write_text(containerd_config(sandbox_image))
         self.etc("cni/net.d/10-bridge.conflist").write_text(json.dumps(self.network_config(), indent=2))
+        # A kubelet that starts and finds no such file takes its node for a new one, without a GPU.
+        checkpoint = self.disk / "var-lib/kubelet/device-plugins/kubelet_internal_checkpoint"
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.write_text("{}")
         copy_seed(seed, self.disk / "var-lib" / "containerd")
 
     def network_config(self) -> dict[str, object]:

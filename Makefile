@@ -10,30 +10,34 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-ver
 ##@ Use
 
 demo: env ## Cluster (unless KUBECONFIG is set), images, model, install, load, SLO report
-	$(BIN)/python -m demo
+	@$(BIN)/python -m demo
 
 test: env ## Unit, chart and integration tests: no root and no cluster needed
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-e2e: env ## End-to-end tests on $KUBECONFIG, or on the embedded cluster
-	$(BIN)/python -m demo --test-e2e
+	@$(BIN)/python -m demo --test-e2e
 
 cluster-up: env ## Start the embedded Kubernetes
-	$(BIN)/cluster up
+	@$(BIN)/cluster up
 
 cluster-down: env ## Stop the embedded Kubernetes and leave nothing of it
-	$(BIN)/cluster down
+	@$(BIN)/cluster down
 
 ##@ Develop
 
-lint: env ## ruff and mypy
+lint: env ## ruff, mypy, and whether what is generated is current
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m charts.reference --check
 
 format: env ## Let ruff rewrite the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+chart-docs: env ## Write the chart's README from its schema and values
+	$(BIN)/python -m charts.reference
 
 lock: env ## Resolve the dependencies anew into requirements/*.txt
 	$(LOCK) --no-deps requirements/uv.in -o requirements/uv.txt
@@ -49,12 +53,12 @@ clean: ## Remove what was built in the checkout (the cache outside it stays)
 env: $(VENV)/.stamp
 
 $(VENV)/.stamp: requirements/dev.txt requirements/uv.txt pyproject.toml
-	./setup
-	touch $@
+	@./setup
+	@touch $@
 
 help:
 	@awk 'BEGIN {FS = ":.*## "} \
 	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
 	  /^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo test test-e2e cluster-up cluster-down lint format lock clean env help
+.PHONY: demo test test-e2e cluster-up cluster-down lint format chart-docs lock clean env help

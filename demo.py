@@ -29,6 +29,12 @@ NAMESPACE = "inference"
 MODEL = BUILD / "model" / "resnet50"
 IMAGES = BUILD / "images.yaml"
 INSTALL_TIMEOUT = "10m"
+# Exported once a machine; a copy, so that whoever looks into build/ changes nothing of the cache.
+EXPORT = """
+import shutil, sys
+from model_tools.export import cached_resnet50
+shutil.copytree(cached_resnet50(), sys.argv[1], dirs_exist_ok=True)
+"""
 
 
 @dataclass(frozen=True)
@@ -68,28 +74,22 @@ class Target:
         return list(command) if self.kubeconfig else [BIN / "cluster", "exec", "--", *command]
 
     def preparation(self) -> list[Step]:
-        images: list[str | Path] = [
-            BIN / "python",
-            "-m",
-            "images.build",
-            "triton-cpu",
-            "tools",
-            "model",
-            "--values",
-            IMAGES,
-        ]
+        build = [BIN / "python", "-m", "images.build", "--values", IMAGES]
+        push = ["--push", self.registry] if self.registry else []
         steps = [
-            Step("model", [BIN / "model-tools", "export", "--cached", "--output", MODEL]),
+            Step("model", [BIN / "python", "-c", EXPORT, MODEL]),
             Step("chart", [BIN / "python", "-m", "charts.package", BUILD / "chart"]),
+            Step("images", [*build, *push, "triton-cpu", "tools"]),
+            Step("model image", [*build, *push, "--model", MODEL, "model"], ("model", "images")),
         ]
         if self.kubeconfig:
-            steps.append(Step("images", [*images, "--push", str(self.registry)], ("model",)))
-            return [*steps, self.install(("images", "chart"))]
+            return [*steps, self.install(("model image", "chart"))]
         return [
             *steps,
-            Step("images", images, ("model",)),
             Step("cluster", [BIN / "cluster", "up"]),
-            Step("load images", [BIN / "cluster", "load-image", "--values", IMAGES], ("images", "cluster")),
+            Step(
+                "load images", [BIN / "cluster", "load-image", "--values", IMAGES], ("model image", "cluster")
+            ),
             self.install(("load images", "chart")),
         ]
 

@@ -18,7 +18,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 from model_tools.bundle import Bundle
 from model_tools.serve import LocalTriton
 
-# Of a probability. Pictures differ by up to 0.75, OpenVINO and TensorFlow by some 1e-5 (other orders of sums).
+# Of a probability. Pictures differ by up to 0.75, OpenVINO and TensorFlow by about 1e-5 (order of sums).
 TOLERANCE = 1e-3
 
 

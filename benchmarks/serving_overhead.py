@@ -1,7 +1,7 @@
 """What serving costs: Triton over gRPC against OpenVINO in a bare loop, same model and processor, same run.
 
     python benchmarks/serving_overhead.py                              a local Triton, started for it
-    python benchmarks/serving_overhead.py --url HOST:8001 --model DIR  any server, such as a Kubernetes Service
+    python benchmarks/serving_overhead.py --url HOST:8001 --model DIR  any server, such as a Service
 
 Phases alternate (bare, served, served, bare, ...), so that whatever else the machine does reaches both. Each
 pair of phases gives a ratio of throughputs; the report is their median and range. The client holds a fixed
@@ -54,8 +54,8 @@ LOCAL_VALUES = Path(__file__).parent.parent / "values" / "local.yaml"
 @click.option("--at-least", default=None, type=float, help="Exit with 1 if the median ratio is below.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable report on stdout.")
 def command(
-    url: str | None, folder: Path | None, files: tuple[Path, ...], rounds: int, seconds: float, in_flight: int,
-    at_least: float | None, as_json: bool,
+    url: str | None, folder: Path | None, files: tuple[Path, ...], rounds: int, seconds: float,
+    in_flight: int, at_least: float | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Compare Triton's throughput with OpenVINO's in a bare loop."""
     bundle = Bundle.load(folder or cached_resnet50())

@@ -43,13 +43,15 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException(
                 f"{file}: OpenVINO can't compile it ({_reason(error)})"
             ) from error
-        self._request = compiled.create_infer_request()
+        streams = int(compiled.get_property("NUM_STREAMS"))
+        self._requests = [compiled.create_infer_request() for _ in range(streams)]
         # Several requests are gathered here, once copied; one alone is read where it lies.
         self._batch = numpy.zeros((self._max_batch, *self._input.shape), self._input.dtype)
         # The first inference of a batch size prepares memory and kernels; ready should mean ready.
         for size in {1, self._max_batch, *config["dynamic_batching"].get("preferred_batch_size", [])}:
             self._infer(self._batch[:size])
-        self._log(f"{args['model_instance_name']}: OpenVINO {openvino.__version__.split('-')[0]}, {shown}")
+        release = openvino.__version__.split("-")[0]
+        self._log(f"{args['model_instance_name']}: OpenVINO {release}, {shown}, {streams} streams")
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answers the requests of one dynamic batch, each with its own rows, or with its own error."""
@@ -79,7 +81,7 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         """Lets OpenVINO's threads go before the process ends."""
-        self._request = None
+        self._requests = []
 
     def _read(self, openvino: Any, file: Path) -> Any:
         if not file.is_file() or file.stat().st_size == 0:
@@ -132,8 +134,25 @@ class TritonPythonModel:
         return self._numpy.concatenate(parts, out=self._batch[:size])
 
     def _infer(self, batch: Any) -> Any:
-        """Rows of the output, a view of OpenVINO's memory that the next inference overwrites."""
-        return self._request.infer([batch], share_inputs=True, share_outputs=True)[0]
+        """Rows of the output. Each stream computes its share of the batch, with no copy of the input.
+
+        Streams wait for each other once a batch; the threads of one stream do so at every layer.
+        """
+        share = math.ceil(len(batch) / len(self._requests))
+        parts = [batch[start : start + share] for start in range(0, len(batch), share)]
+        running = self._requests[: len(parts)]
+        for request, part in zip(running, parts, strict=True):
+            request.start_async([part], share_inputs=True)
+        errors = []
+        for request in running:  # all of them, for they read the batch's memory
+            try:
+                request.wait()
+            except RuntimeError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        rows = [request.get_output_tensor(0).data for request in running]
+        return rows[0] if len(rows) == 1 else self._numpy.concatenate(rows)
 
 
 @dataclass(frozen=True)
@@ -181,9 +200,7 @@ def _properties(core: Any, config: dict[str, Any]) -> tuple[dict[str, Any], str]
     if wanted not in ("f32", "bf16", "dynamic"):
         raise pb_utils.TritonModelException(f"INFERENCE_PRECISION: {wanted!r} is not f32, bf16 or dynamic")
     properties = {
-        # One request at a time computes with all threads: Triton has made the batch already.
-        "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": "1",
+        "PERFORMANCE_HINT": "THROUGHPUT",
         "INFERENCE_NUM_THREADS": str(threads),
         # Pinned threads of two pods or instances would meet on the same cores.
         "ENABLE_CPU_PINNING": False,

@@ -95,7 +95,7 @@ def test_every_value_reaches_config_pbtxt() -> None:
 
 # What is wrong, and the start of the sentence that says so.
 WRONG = [
-    (changed("batching.preferredSizes", [16, 32]), "model.batching.preferredSizes: 32 is above model.batching"),
+    (changed("batching.preferredSizes", [16, 32]), "model.batching.preferredSizes: 32 is above"),
     (changed("batching.preferredSizes", [8, 8]), "model.batching.preferredSizes: [8, 8] names a size twice"),
     (changed("batching.preferredSizes", [0]), "model.batching.preferredSizes: 0 is below 1"),
     (changed("batching.preferredSizes", 16), "model.batching.preferredSizes: is 16, and has to be a list"),

@@ -29,6 +29,8 @@ class Component:
     aliases: tuple[str, ...] = ()
     # Folders of a required module whose YAML files are kept beside the programs: name -> (module, folder).
     manifests: dict[str, tuple[str, str]] = field(default_factory=dict)
+    # Build tags, separated by commas.
+    tags: str = ""
 
     @property
     def module(self) -> Path:
@@ -75,7 +77,19 @@ PROMETHEUS_OPERATOR = Component(
         "rbac": (OPERATOR, "example/rbac/prometheus-operator"),
     },
 )
-ALL = (PAUSE, ETCD, KUBERNETES, COREDNS, PROMETHEUS_OPERATOR)
+# Of all the ways to find targets only the one for Kubernetes: the clouds' SDKs take minutes to build.
+PROMETHEUS = Component(
+    "prometheus",
+    {"prometheus": "github.com/prometheus/prometheus/cmd/prometheus"},
+    tags="remove_all_sd,enable_kubernetes_sd",
+)
+ALL = (PAUSE, ETCD, KUBERNETES, COREDNS, PROMETHEUS_OPERATOR, PROMETHEUS)
+
+
+def prometheus_version() -> str:
+    """Prometheus 3.10.2 is published as the Go module v0.310.2."""
+    _, minor, patch = PROMETHEUS.version("github.com/prometheus/prometheus").split(".")
+    return f"v{int(minor) // 100}.{int(minor) % 100}.{patch}"
 
 
 def key(component: Component, go_version: str) -> str:
@@ -102,11 +116,10 @@ def build(component: Component, go: str) -> Path:
     making = done.with_name(f"{done.name}.making-{os.getpid()}")
     shutil.rmtree(making, ignore_errors=True)
     _download(component, go, log)
+    options = ["-tags", component.tags, "-ldflags", component.ldflags()]
     for program, package in component.programs.items():
-        shell.run(
-            [go, "build", "-ldflags", component.ldflags(), "-o", making / program, package],
-            log, f"go build of {component.name}", cwd=component.module, env=ENVIRONMENT,
-        )  # fmt: skip
+        build_it = [go, "build", *options, "-o", making / program, package]
+        shell.run(build_it, log, f"go build of {component.name}", cwd=component.module, env=ENVIRONMENT)
     for alias in component.aliases:
         (making / alias).symlink_to(next(iter(component.programs)))
     for name, (module, inside) in component.manifests.items():
@@ -123,7 +136,7 @@ def _download(component: Component, go: str, log: Path, attempts: int = 4) -> No
     for attempt in range(1, attempts + 1):
         try:
             shell.run(
-                [go, "list", "-deps", "-f", "", *component.programs.values()],
+                [go, "list", "-tags", component.tags, "-deps", "-f", "", *component.programs.values()],
                 log, f"fetching the modules of {component.name}", cwd=component.module, env=ENVIRONMENT,
             )  # fmt: skip
             return

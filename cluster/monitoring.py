@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cluster import control
+from cluster.components import prometheus_version
 
 NAMESPACE = "monitoring"
 
@@ -23,12 +24,16 @@ def install(operator: Path, operator_image: str, prometheus_image: str) -> None:
         operator / "rbac" / f"prometheus-operator-{kind}.yaml"
         for kind in ("cluster-role", "cluster-role-binding")
     ]
-    images = {"OPERATOR_IMAGE": operator_image, "PROMETHEUS_IMAGE": prometheus_image}
+    values = {
+        "OPERATOR_IMAGE": operator_image,
+        "PROMETHEUS_IMAGE": prometheus_image,
+        "PROMETHEUS_VERSION": prometheus_version(),
+    }
     namespace = f"apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NAMESPACE}}}\n"
     objects = [
         namespace,
         _documents(roles).replace("namespace: default", f"namespace: {NAMESPACE}"),
-        control.render("monitoring.yaml", images),
+        control.render("monitoring.yaml", values),
     ]
     control.kubectl(*apply, stdin="\n---\n".join(objects), timeout=180)
 

@@ -13,7 +13,7 @@ from cluster import paths, shell
 from model_tools.console import BadInput
 
 ELSEWHERE = "; to use a cluster that you have: KUBECONFIG=... make demo"
-GO = (1, 24)
+GO = (1, 25)
 # What a program's absence says about its package.
 PACKAGES = {
     "containerd": "containerd",

@@ -68,3 +68,8 @@ def test_a_version_that_go_mod_does_not_require_is_named() -> None:
 
 def test_manifests_of_the_monitoring_stack_are_yaml() -> None:
     assert list(yaml.safe_load_all((paths.MANIFESTS / "monitoring.yaml").read_text()))
+
+
+def test_prometheus_is_known_by_the_version_of_its_module() -> None:
+    assert components.PROMETHEUS.version("github.com/prometheus/prometheus") == "v0.310.0"
+    assert components.prometheus_version() == "v3.10.0"

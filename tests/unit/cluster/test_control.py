@@ -26,6 +26,7 @@ VALUES = {
     "CGROUP": "/inference-system/worker-1",
     "OPERATOR_IMAGE": "localhost/r/prometheus-operator:t",
     "PROMETHEUS_IMAGE": "localhost/r/prometheus:t",
+    "PROMETHEUS_VERSION": "v3.0.0",
 }
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
 from cluster import preflight
+from cluster.components import ALL
 from model_tools.console import BadInput
 
 WAY_OUT = "KUBECONFIG=... make demo"
@@ -39,7 +41,7 @@ def test_a_user_who_is_not_root_is_told(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_no_go_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
-    refused(preflight.go, r"needs Go 1\.24 or newer, none is on PATH")
+    refused(preflight.go, r"needs Go 1\.25 or newer, none is on PATH")
 
 
 def test_an_old_go_is_named_with_its_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -47,17 +49,17 @@ def test_an_old_go_is_named_with_its_version(monkeypatch: pytest.MonkeyPatch, tm
     old.write_text("#!/bin/sh\necho go1.19.8\n")
     old.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
-    refused(preflight.go, rf"needs Go 1\.24 or newer, {old} is go1\.19\.8")
+    refused(preflight.go, rf"needs Go 1\.25 or newer, {old} is go1\.19\.8")
 
 
 @pytest.mark.parametrize(
     ("version", "enough"),
     [
-        ("go1.24", True),
-        ("go1.24.0", True),
+        ("go1.25", True),
+        ("go1.25.0", True),
         ("go1.30.2", True),
         ("go2.0", True),
-        ("go1.23.9", False),
+        ("go1.9.9", False),
         ("devel", False),
     ],
 )
@@ -76,3 +78,8 @@ def test_what_lacks_is_said_by_package(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setattr(preflight, "PACKAGES", programs)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert preflight.missing_packages() == ["a-package", "b-package"]
+
+
+def test_every_component_builds_with_the_go_that_is_asked_for() -> None:
+    wanted = [re.search(r"^go (\d+)\.(\d+)", component.gomod(), re.MULTILINE) for component in ALL]
+    assert max((int(found[1]), int(found[2])) for found in wanted if found) == preflight.GO

@@ -28,7 +28,14 @@ def cli() -> None:
 @click.option("--arrival", type=click.Choice(["closed", "constant"]))
 @click.option("--requests-per-second", type=float, help="Total rate of constant arrivals.")
 @click.option("--workers", type=int, help="Workers that must be connected.")
-@click.option("--patience", type=float, default=60, show_default=True, help="Seconds to wait for them.")
+@click.option(
+    "--patience",
+    type=float,
+    default=60,
+    show_default=True,
+    help="Seconds to wait for them, and for another load.",
+)
+@click.option("--replace", is_flag=True, help="Stop a load that runs already, instead of waiting for it.")
 @click.option(
     "--json", "output", type=click.Path(dir_okay=False, path_type=Path), help="Write statistics here."
 )
@@ -37,6 +44,7 @@ def run_command(
     namespace: str,
     master: str | None,
     patience: float,
+    replace: bool,
     output: Path | None,
     **overrides: Any,
 ) -> None:
@@ -71,7 +79,7 @@ def run_command(
         settings = defaults.with_overrides(**overrides)
         api = LocustApi(requests.Session(), str(master).rstrip("/"))
     with progress() as report:
-        result = run_load(api, settings, report, patience)
+        result = run_load(api, settings, report, patience, replace)
     result = {"release": release, "namespace": namespace if release else None, **result}
     if output:
         write_json(output, result)

@@ -16,6 +16,7 @@ REPORT = 1.5  # seconds after which every worker has reported what it measured b
 WARM_UP = 20.0  # seconds at most until the load counts as steady
 STEADY = 0.2  # two spans of 2 s are steady when they differ by less, beside the noise of counting
 SILENCE = 45.0  # seconds without any answer: more than a request's own timeout
+BUSY = ("running", "spawning", "stopping", "cleanup")
 SATURATED = 90.0  # per cent of a core at which a worker measures itself rather than the server
 
 Report = Callable[[str, float, str], None]  # stage, part of it done (0..1), what to show
@@ -82,21 +83,22 @@ class Settings:
             "protocol": self.protocol,
             "arrival": self.arrival,
             "requests_per_second": self.requests_per_second,
+            # Locust ends a load by itself whose `loadtest run` was killed.
+            "run_time": f"{round(2 * (self.users / self.spawn_rate + WARM_UP + SILENCE) + self.duration)}s",
         }
 
 
-def run_load(api: LocustApi, settings: Settings, report: Report, patience: float = 60.0) -> dict[str, Any]:
+def run_load(
+    api: LocustApi, settings: Settings, report: Report, patience: float = 60.0, replace_running: bool = False
+) -> dict[str, Any]:
     """Runs one load and returns its statistics (docs of `statistics_of`). The users are stopped in any case.
 
     Raises BadInput when workers are missing or the model can't be reached; CheckFailed when the master goes,
-    a worker goes, no request is answered, or all of them fail. patience: seconds to wait for the workers.
+    a worker goes, no request is answered, or all of them fail. patience: seconds to wait for the workers, and
+    for another load to end; replace_running stops that one instead.
     """
     wait_for_workers(api, settings.workers, patience, report)
-    if api.snapshot().state in ("running", "spawning"):
-        api.stop()  # left over from a run that was killed
-        _wait(
-            api, lambda now: now.state in ("ready", "stopped"), 30, "the load before this one does not stop"
-        )
+    wait_for_turn(api, replace_running, patience, report)
     api.swarm(settings.form)
     try:
         spawn(api, settings, report)
@@ -127,6 +129,20 @@ def wait_for_workers(api: LocustApi, expected: int, patience: float, report: Rep
                 f"{connected} of {expected} load-test workers are connected after {patience:.0f} s"
             )
         report("Waiting for workers", connected / expected, f"{connected} of {expected}")
+        time.sleep(POLL)
+
+
+def wait_for_turn(api: LocustApi, replace_running: bool, patience: float, report: Report) -> None:
+    """Returns when no other load runs: two at once would each measure both."""
+    if replace_running and api.snapshot().state in BUSY:
+        api.stop()
+    deadline = time.monotonic() + patience
+    while (now := api.snapshot()).state in BUSY:
+        if time.monotonic() > deadline:
+            raise BadInput(
+                f"another load of {now.users} users still runs after {patience:.0f} s: --replace stops it"
+            )
+        report("Waiting for another load", 0.0, f"{now.users} users")
         time.sleep(POLL)
 
 
@@ -196,11 +212,14 @@ def statistics_of(snapshots: list[Snapshot], settings: Settings) -> dict[str, An
     was the limit.
     """
     first, last = snapshots[0], snapshots[-1]
-    step = max(2.0, (last.time - first.time) / 100)
+    # A step in which not every user was answered once shows the rhythm of batches, not a rate.
+    step, longest = max(2.0, (last.time - first.time) / 100), (last.time - first.time) / 6
     history: list[dict[str, Any]] = []
     begin = first
     for snapshot in snapshots[1:]:
-        if snapshot.time - begin.time >= step - POLL / 4 or (snapshot is last and not history):
+        span = snapshot.time - begin.time
+        telling = snapshot.answers - begin.answers >= settings.users or span >= longest
+        if (span >= step - POLL / 4 and telling) or (snapshot is last and not history):
             point = _between(begin, snapshot)
             point["time"] = (begin.time + snapshot.time) / 2
             point["users"] = snapshot.users

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -67,13 +67,13 @@ def _latency(measurement: Measurement, thresholds: dict[str, float]) -> str | No
         }
     if not lines:
         return None
-    with _figure("latency", "ms", measurement) as (axes, finish):
+    unit, scale = _unit(value for _, values in lines.values() for value in values)
+    with _figure("latency", unit, measurement) as (axes, finish):
         for name, (times, values) in lines.items():
-            axes.plot(
-                _since(measurement, times), [v * 1000 for v in values], color=PERCENTILES[name], label=name
-            )
+            scaled = [value * scale for value in values]
+            axes.plot(_since(measurement, times), scaled, color=PERCENTILES[name], label=name)
         limit = thresholds.get("latency.client.p99")
-        _limit(axes, limit and limit * 1000, "p99 at most")
+        _limit(axes, limit and limit * scale, "p99 at most", unit)
         return finish()
 
 
@@ -82,11 +82,12 @@ def _server(measurement: Measurement, thresholds: dict[str, float]) -> str | Non
     if "infer" not in parts:
         return None
     times = parts["infer"].times
-    with _figure("server", "ms", measurement) as (axes, finish):
-        stacked = [_at(series, times) for series in parts.values()]
+    stacked = [_at(series, times) for series in parts.values()]
+    unit, scale = _unit(sum(column) for column in zip(*stacked, strict=True))
+    with _figure("server", unit, measurement) as (axes, finish):
         axes.stackplot(
             _since(measurement, times),
-            [[value * 1000 for value in values] for values in stacked],
+            [[value * scale for value in values] for values in stacked],
             labels=list(parts),
             colors=[PARTS[name] for name in parts],
             linewidth=0,
@@ -148,14 +149,18 @@ def _figure(name: str, unit: str, measurement: Measurement) -> Iterator[tuple[Ax
         yield axes, finish
 
 
-def _limit(axes: Axes, value: float | None, word: str) -> None:
+def _limit(axes: Axes, value: float | None, word: str, unit: str = "") -> None:
     """The objective as a dashed line, unless it is so far away that it would flatten what was measured."""
     if value is None:
         return
     if value <= axes.get_ylim()[1] * 2.5:
-        axes.axhline(
-            value, color=LIMIT, linewidth=1.2, linestyle=(0, (4, 3)), label=f"objective: {word} {value:g}"
-        )
+        label = f"objective: {word} {value:g} {unit}".rstrip()
+        axes.axhline(value, color=LIMIT, linewidth=1.2, linestyle=(0, (4, 3)), label=label)
+
+
+def _unit(seconds: Iterable[float]) -> tuple[str, float]:
+    """The unit to plot times in, and what seconds are multiplied by for it."""
+    return ("s", 1.0) if max(seconds, default=0) >= 1 else ("ms", 1000.0)
 
 
 def _since(measurement: Measurement, times: list[float]) -> list[float]:

@@ -105,8 +105,8 @@ class Prometheus:
                     return
                 behind = f"{until - last.value:.0f} s older than the window's end"
                 problem: NoData = StaleData(f"{selector} of {_who(last.labels)} is {behind}")
-            except NoData as missing:
-                problem = NoData(f"Prometheus scrapes no {selector}: {missing}")
+            except NoData:
+                problem = NoData(f"Prometheus has no {selector}")
             if time.monotonic() > deadline:
                 raise problem
             time.sleep(1)

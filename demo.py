@@ -74,7 +74,7 @@ class Target:
         return list(command) if self.kubeconfig else [BIN / "cluster", "exec", "--", *command]
 
     def preparation(self) -> list[Step]:
-        build = [BIN / "python", "-m", "images.build", "--values", IMAGES]
+        build: list[str | Path] = [BIN / "python", "-m", "images.build", "--values", IMAGES]
         push = ["--push", self.registry] if self.registry else []
         steps = [
             Step("model", [BIN / "python", "-c", EXPORT, MODEL]),

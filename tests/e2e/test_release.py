@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from pytest_helm_charts.clusters import Cluster
 
 ROOT = Path(__file__).parents[2]
-BROKEN = "broken-by-test"  # the release that these tests try to install
-BOUND = 60  # seconds that Helm is given for a release that can't start
+BROKEN = "broken-by-test"  # the release that these tests try to install, and its namespace
+BOUND = 45  # seconds that Helm is given for a release that can't start
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +34,15 @@ def chart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from charts.package import package
 
     return package(tmp_path_factory.mktemp("chart") / "inference-system")
+
+
+@pytest.fixture(scope="session")
+def elsewhere() -> Iterator[Helm]:
+    """Helm in a namespace of its own, which goes with all that tests left in it."""
+    made = kubectl("create", "namespace", BROKEN, namespace="default")
+    assert made.returncode == 0 or "AlreadyExists" in made.stderr, made.stderr
+    yield Helm(BROKEN)
+    kubectl("delete", "namespace", BROKEN, "--timeout=120s", namespace="default")
 
 
 @pytest.fixture(scope="session")
@@ -54,19 +63,18 @@ def kubectl(*arguments: str, namespace: str, given: str | None = None) -> subpro
     )  # fmt: skip
 
 
-def objects_of(release: str, namespace: str) -> list[str]:
-    """Everything in the namespace that carries the release's label."""
-    kinds = "deployments,replicasets,pods,services,configmaps,podmonitors,prometheusrules,secrets"
-    found = kubectl("get", kinds, "--selector", f"app.kubernetes.io/instance={release}", "--output", "name",
-                    namespace=namespace)  # fmt: skip
+def left_over() -> list[str]:
+    """Everything of the broken release, Helm's own record of it too."""
+    kinds = "deployments,replicasets,pods,services,configmaps,secrets"
+    found = kubectl("get", kinds, "--output", "name", namespace=BROKEN)
     assert found.returncode == 0, found.stderr
-    return found.stdout.split()
+    return [name for name in found.stdout.split() if BROKEN in name or "sh.helm" in name]
 
 
-def wait_until_gone(release: str, namespace: str) -> None:
+def wait_until_nothing_is_left() -> None:
     """Pods take their grace period to leave; anything that stays longer was forgotten."""
     deadline = time.monotonic() + 120
-    while left := objects_of(release, namespace):
+    while left := left_over():
         assert time.monotonic() < deadline, f"left behind: {left}"
         time.sleep(2)
 
@@ -160,24 +168,30 @@ def test_an_impossible_objective_fails_the_suite_and_is_named(
 
 
 def test_a_misspelt_key_installs_nothing_and_is_named(
-    release: Release, helm: Helm, chart: Path, beside: dict[str, Any], tmp_path: Path
+    elsewhere: Helm, chart: Path, beside: dict[str, Any], tmp_path: Path
 ) -> None:
     values = merged(beside, {"model": {"batching": {"maxBatchSize": 8}}})
-    with helm.gone_afterwards(BROKEN):
-        done = helm.install(BROKEN, chart, values, tmp_path, timeout=BOUND)
+    with elsewhere.gone_afterwards(BROKEN):
+        done = elsewhere.install(BROKEN, chart, values, tmp_path, timeout=BOUND)
         assert done.returncode != 0
         assert "maxBatchSize" in done.stderr
-        assert BROKEN not in helm.releases()
-        assert objects_of(BROKEN, release.namespace) == []
+        assert elsewhere.releases() == set()
+        assert left_over() == []
 
 
 @pytest.mark.parametrize(
     ("damage", "named"),
-    [("checksum", "model.onnx"), ("content", "no ONNX model")],
+    [("checksum", "corrupt in claim files-of-test: model.onnx"), ("content", "no ONNX model")],
     ids=["cut on the way", "no model at all"],
 )
 def test_a_corrupt_model_fails_within_a_bound_and_leaves_nothing(
-    release: Release, helm: Helm, chart: Path, beside: dict[str, Any], tmp_path: Path, damage: str, named: str
+    release: Release,
+    elsewhere: Helm,
+    chart: Path,
+    beside: dict[str, Any],
+    tmp_path: Path,
+    damage: str,
+    named: str,
 ) -> None:
     spec = release.values["model"]
     if spec["runtime"] != "openvino":
@@ -185,44 +199,60 @@ def test_a_corrupt_model_fails_within_a_bound_and_leaves_nothing(
     content = b"this is not a model"
     stated = hashlib.sha256(content if damage == "content" else b"what was uploaded").hexdigest()
     files = {"model.onnx": content, "SHA256SUMS": f"{stated}  model.onnx\n".encode()}
-    with served(files, release) as url, helm.gone_afterwards(BROKEN):
-        values = merged(beside, {"model": {"source": {"type": "url", "url": url}}})
-        with messages_of(BROKEN, release.namespace) as messages:
+    with on_a_claim(files, release) as claim, elsewhere.gone_afterwards(BROKEN):
+        source = {"type": "pvc", "pvc": {"claimName": claim}, "path": "/"}
+        values = merged(beside, {"model": {"source": source}})
+        with logs_of(BROKEN) as logs:
             begin = time.monotonic()
-            done = helm.install(BROKEN, chart, values, tmp_path, timeout=BOUND)
+            done = elsewhere.install(BROKEN, chart, values, tmp_path, timeout=BOUND)
             took = time.monotonic() - begin
         assert done.returncode != 0
         assert took < 3 * BOUND
-        assert any(named in message for message in messages), f"no pod said {named!r}: {messages}"
-        assert BROKEN not in helm.releases()
-        wait_until_gone(BROKEN, release.namespace)
+        assert any(named in line for line in logs), f"{named!r} is in no log: {done.stderr}"
+        assert elsewhere.releases() == set()
+        wait_until_nothing_is_left()
 
 
 @contextmanager
-def served(files: dict[str, bytes], release: Release) -> Iterator[str]:
-    """Files on a web server inside the cluster."""
+def on_a_claim(files: dict[str, bytes], release: Release) -> Iterator[str]:
+    """Files on a volume that pods of the release can mount, by the name of its claim.
+
+    The volume is a folder of a node that runs one of the release's Triton pods: others may not take any.
+    """
     name = "files-of-test"
+    selector = f"app.kubernetes.io/instance={release.name},app.kubernetes.io/component=triton"
+    pods = kubectl(
+        "get", "pods", "--selector", selector, "--field-selector", "status.phase=Running", "--output", "json",
+        namespace=release.namespace,
+    )  # fmt: skip
+    node = json.loads(pods.stdout)["items"][0]["spec"]["nodeName"]
+    hostname = {"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}
+    # A class that no provisioner has keeps a default one from making another volume.
+    claim = {"accessModes": ["ReadWriteOnce"], "storageClassName": name}
+    size = {"storage": "1Mi"}
     image = release.values["tools"]["image"]
-    reference = f"{image['repository']}:{image['tag']}"
-    if image.get("digest"):
-        reference = f"{image['repository']}@{image['digest']}"
-    restricted = {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-        "runAsNonRoot": True,
-        "seccompProfile": {"type": "RuntimeDefault"},
+    reference = f"{image['repository']}@{image['digest']}" if image.get("digest") else ""
+    writer = {
+        "restartPolicy": "Never",
+        "nodeName": node,
+        "containers": [
+            {
+                "name": "writer",
+                "image": reference or f"{image['repository']}:{image['tag']}",
+                "imagePullPolicy": image.get("pullPolicy", "IfNotPresent"),
+                "command": ["sh", "-c", "rm -rf /volume/* && cp -L /files/* /volume/"],
+                "securityContext": {"runAsUser": 0, "runAsNonRoot": False},
+                "volumeMounts": [
+                    {"name": "files", "mountPath": "/files"},
+                    {"name": "volume", "mountPath": "/volume"},
+                ],
+            }
+        ],
+        "volumes": [
+            {"name": "files", "configMap": {"name": name}},
+            {"name": "volume", "persistentVolumeClaim": {"claimName": name}},
+        ],
     }
-    container = {
-        "name": "server",
-        "image": reference,
-        "imagePullPolicy": image.get("pullPolicy", "IfNotPresent"),
-        "command": ["python3", "-m", "http.server", "8080", "--directory", "/files"],
-        "securityContext": restricted,
-        "readinessProbe": {"httpGet": {"path": "/SHA256SUMS", "port": 8080}, "periodSeconds": 1},
-        "volumeMounts": [{"name": "files", "mountPath": "/files"}],
-    }
-    labels = {"app": name}
     items = [
         {
             "apiVersion": "v1",
@@ -232,54 +262,52 @@ def served(files: dict[str, bytes], release: Release) -> Iterator[str]:
         },
         {
             "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": name, "labels": labels},
+            "kind": "PersistentVolume",
+            "metadata": {"name": f"{BROKEN}-{name}"},
             "spec": {
-                "containers": [container],
-                "tolerations": [{"operator": "Exists"}],
-                "terminationGracePeriodSeconds": 1,
-                "volumes": [{"name": "files", "configMap": {"name": name}}],
+                **claim,
+                "capacity": size,
+                "persistentVolumeReclaimPolicy": "Retain",
+                "hostPath": {"path": f"/tmp/{BROKEN}-{name}", "type": "DirectoryOrCreate"},
+                "claimRef": {"name": name, "namespace": BROKEN},
+                "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [hostname]}]}},
             },
         },
         {
             "apiVersion": "v1",
-            "kind": "Service",
+            "kind": "PersistentVolumeClaim",
             "metadata": {"name": name},
-            "spec": {"selector": labels, "ports": [{"port": 8080}]},
+            "spec": {**claim, "resources": {"requests": size}, "volumeName": f"{BROKEN}-{name}"},
         },
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": writer},
     ]
     manifest = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
     try:
-        applied = kubectl("apply", "--filename", "-", namespace=release.namespace, given=manifest)
+        applied = kubectl("apply", "--filename", "-", namespace=BROKEN, given=manifest)
         assert applied.returncode == 0, applied.stderr
-        ready = kubectl(
-            "wait", f"pod/{name}", "--for=condition=Ready", "--timeout=90s", namespace=release.namespace
-        )
-        assert ready.returncode == 0, ready.stderr
-        yield f"http://{name}.{release.namespace}.svc:8080"
+        written = kubectl(
+            "wait", f"pod/{name}", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=90s",
+            namespace=BROKEN,
+        )  # fmt: skip
+        assert written.returncode == 0, written.stderr
+        yield name
     finally:
-        kubectl(
-            "delete", "--ignore-not-found", "--filename", "-", namespace=release.namespace, given=manifest
-        )
+        kubectl("delete", "--ignore-not-found", "--filename", "-", namespace=BROKEN, given=manifest)
 
 
 @contextmanager
-def messages_of(release: str, namespace: str) -> Iterator[list[str]]:
-    """What the containers of a release said when they ended, collected while the block runs."""
+def logs_of(release: str) -> Iterator[list[str]]:
+    """What the containers of a release say, those that ended too, collected while the block runs."""
     found: list[str] = []
     stop = threading.Event()
 
     def watch() -> None:
         selector = f"app.kubernetes.io/instance={release}"
         while not stop.wait(1):
-            done = kubectl("get", "pods", "--selector", selector, "--output", "json", namespace=namespace)
-            for pod in json.loads(done.stdout or '{"items": []}')["items"]:
-                status = pod.get("status", {})
-                for one in status.get("initContainerStatuses", []) + status.get("containerStatuses", []):
-                    for state in (one.get("state", {}), one.get("lastState", {})):
-                        message = state.get("terminated", {}).get("message")
-                        if message and message not in found:
-                            found.append(message)
+            for which in ("--previous=false", "--previous=true"):
+                done = kubectl("logs", "--selector", selector, "--all-containers", "--tail=-1",
+                               "--ignore-errors", which, namespace=BROKEN)  # fmt: skip
+                found.extend(line for line in done.stdout.splitlines() if line not in found)
 
     watcher = threading.Thread(target=watch)
     watcher.start()

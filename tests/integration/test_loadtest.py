@@ -383,7 +383,7 @@ def test_a_missing_worker_is_bad_input(load: Load) -> None:
 def test_a_load_does_not_begin_while_another_one_runs(load: Load) -> None:
     load.api.swarm(SETTINGS.form)
     try:
-        with pytest.raises(BadInput, match="another load .* --replace"):
+        with pytest.raises(BadInput, match=r"another load .* --replace"):
             run_load(load.api, SETTINGS, lambda *_: None, patience=0)
         assert load.api.snapshot().state in ("spawning", "running"), "the other load goes on"
     finally:

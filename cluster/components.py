@@ -118,7 +118,7 @@ def build(component: Component, go: str) -> Path:
     _download(component, go, log)
     options = ["-tags", component.tags, "-ldflags", component.ldflags()]
     for program, package in component.programs.items():
-        build_it = [go, "build", *options, "-o", making / program, package]
+        build_it: list[str | Path] = [go, "build", *options, "-o", making / program, package]
         shell.run(build_it, log, f"go build of {component.name}", cwd=component.module, env=ENVIRONMENT)
     for alias in component.aliases:
         (making / alias).symlink_to(next(iter(component.programs)))

@@ -46,7 +46,7 @@ def table(result: dict[str, Any]) -> None:
 
     shown = Table(title=f"Load of {result['end'] - result['start']:.0f} s", title_justify="left")
     shown.add_column("")
-    for name in ("per second", "p50", "p95", "p99", "max", "requests", "failed"):
+    for name in ("req/s", "p50", "p95", "p99", "max", "requests", "failed"):
         shown.add_column(name, justify="right")
     rows = list(result["protocols"].items())
     if len(rows) != 1:

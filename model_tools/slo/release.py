@@ -90,6 +90,6 @@ def _version(ask: Any) -> str:
     from model_tools.console import BadInput
 
     try:
-        return str(ask())
+        return str(ask()) or "unknown"
     except (BadInput, requests.RequestException, KeyError, ValueError):
         return "unknown"

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import click
 
-from model_tools import console
+from model_tools import __version__, console
 
 # In the order a user meets them. A module holds its verb as `command` and keeps heavy imports inside
 # functions: the help imports them all.
@@ -32,7 +32,7 @@ class Verbs(click.Group):
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="inference-system")
+@click.version_option(__version__)
 def cli() -> None:
     """From a TensorFlow model to a served one.
 

@@ -24,6 +24,13 @@ import triton_python_backend_utils as pb_utils
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Compiles the model. Raises TritonModelException, which Triton shows as its reason."""
+        try:
+            self._initialize(args)
+        except pb_utils.TritonModelException as error:
+            _tell_kubernetes(str(error))
+            raise
+
+    def _initialize(self, args: dict[str, str]) -> None:
         self._log = pb_utils.Logger.log_info
         numpy, openvino = _libraries()
         self._numpy = numpy
@@ -236,6 +243,13 @@ def processors() -> int:
         if quota not in ("max", "-1"):
             return max(1, min(count, math.ceil(int(quota) / int(period))))
     return count
+
+
+def _tell_kubernetes(reason: str) -> None:
+    """Leaves the reason where `kubectl describe pod` shows it: Triton's log ends with tables that hide it."""
+    file = Path("/dev/termination-log")
+    if os.access(file, os.W_OK):
+        file.write_text(reason)
 
 
 def _failure(message: str) -> Any:

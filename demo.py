@@ -126,7 +126,8 @@ class Runner:
             try:
                 while waiting or futures:
                     for name in [name for name, step in waiting.items() if done.issuperset(step.needs)]:
-                        futures[pool.submit(self._execute, waiting[name])] = waiting.pop(name)
+                        step = waiting.pop(name)
+                        futures[pool.submit(self._execute, step)] = step
                     finished, _ = wait(futures, timeout=1, return_when=FIRST_COMPLETED)
                     for future in finished:
                         step = futures.pop(future)

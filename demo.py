@@ -86,11 +86,9 @@ class Target:
             return [*steps, self.install(("model image", "chart"))]
         return [
             *steps,
-            Step("cluster", [BIN / "cluster", "up"]),
-            Step(
-                "load images", [BIN / "cluster", "load-image", "--values", IMAGES], ("model image", "cluster")
-            ),
-            self.install(("load images", "chart")),
+            Step("programs", [BIN / "cluster", "build"]),
+            Step("cluster", [BIN / "cluster", "up", "--images", IMAGES], ("programs", "model image")),
+            self.install(("cluster", "chart")),
         ]
 
     def install(self, needs: tuple[str, ...]) -> Step:

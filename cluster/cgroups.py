@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from cluster import paths
@@ -59,16 +61,16 @@ def processes(node: str | None = None) -> set[int]:
 def groups(node: str | None = None) -> Iterator[Path]:
     """The cgroups of a node, or of all nodes, the innermost first."""
     for hierarchy in {*hierarchies(), *_named()}:
-        top = hierarchy / paths.name() / (node or "")
-        if top.is_dir():
-            yield from sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True)
-            yield top
+        # os.walk passes over what ends while it looks, as the cgroups of pods do at any time.
+        for group, _, _ in os.walk(hierarchy / paths.name() / (node or ""), topdown=False):
+            yield Path(group)
 
 
 def remove(node: str | None = None) -> None:
     """Removes the empty cgroups of a node, or of all nodes. Raises OSError where one is in use."""
     for group in groups(node):
-        group.rmdir()
+        with suppress(FileNotFoundError):
+            group.rmdir()
 
 
 def _named() -> list[Path]:

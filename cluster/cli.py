@@ -21,11 +21,24 @@ def cli() -> None:
 @click.option(
     "--nodes", default=WORKERS, show_default=True, type=click.IntRange(1, 50), help="Number of workers."
 )
-def up(nodes: int) -> None:
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Have the images in all nodes that this file, written by images.build, names.",
+)
+def up(nodes: int, images: Path | None) -> None:
     """Start the cluster, or see to it that it is up; builds what it needs once."""
     from cluster import lifecycle
 
-    lifecycle.up(nodes)
+    lifecycle.up(nodes, images)
+
+
+@cli.command()
+def build() -> None:
+    """Build the cluster's programs and images into the cache and start nothing."""
+    from cluster import lifecycle
+
+    lifecycle.build()
 
 
 @cli.command()
@@ -84,9 +97,11 @@ def load_image(archives: tuple[Path, ...], values: Path | None) -> None:
     if not archives and not values:
         raise BadInput("load-image: name an archive, or --values")
     nodes = lifecycle.require()
-    wanted = [*archives, *(images.archives(values) if values else [])]
-    with Steps() as steps, steps.step(f"{len(wanted)} images into {len(nodes)} nodes"):
-        images.load(nodes, wanted)
+    with Steps() as steps, steps.step(f"images into {len(nodes)} nodes"):
+        if archives:
+            images.load(nodes, list(archives))
+        if values:
+            images.load_missing(nodes, values)
 
 
 @cli.command()

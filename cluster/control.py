@@ -17,6 +17,8 @@ from cluster.node import POD_NETWORK, Node
 
 CONTROL_PLANE = Node(0)
 REPOSITORY = "localhost/inference-system/cluster"
+# The first address of kubeadm's default range for Services.
+API_SERVICE = "10.96.0.1"
 
 
 def render(manifest: str, values: Mapping[str, str]) -> str:
@@ -35,7 +37,17 @@ def init(tag: str) -> None:
         "POD_NETWORK": POD_NETWORK,
         **_values(node),
     }
-    _kubeadm(node, "init", render("kubeadm.yaml", values))
+    config = render("kubeadm.yaml", values)
+    _kubeadm(node, config, "init", "--ignore-preflight-errors=all", "--skip-phases=addon/coredns")
+    # What starts before kube-proxy has made the Services' addresses loses half a minute to a time-out.
+    answers = node.command(
+        "timeout", "1", "bash", "-c", f"exec 3<> /dev/tcp/{API_SERVICE}/443", namespaces="--net"
+    )
+    shell.wait_for(
+        lambda: subprocess.run(answers, capture_output=True, check=False).returncode == 0,
+        "kube-proxy", timeout=120, log=node.log("kubelet"),
+    )  # fmt: skip
+    _kubeadm(node, config, "init", "phase", "addon", "coredns")
     making = paths.kubeconfig().with_suffix(".making")
     shutil.copy(node.etc("kubernetes/admin.conf"), making)
     making.replace(paths.kubeconfig())
@@ -44,7 +56,7 @@ def init(tag: str) -> None:
 def join(node: Node) -> None:
     """Makes a node a worker with kubeadm. Raises StepFailed."""
     values = {"SERVER": CONTROL_PLANE.address, "TOKEN": _token(), "CA_HASH": _ca_hash(), **_values(node)}
-    _kubeadm(node, "join", render("join.yaml", values))
+    _kubeadm(node, render("join.yaml", values), "join", "--ignore-preflight-errors=all")
 
 
 def kubectl(*arguments: str, stdin: str | None = None, timeout: float = 60) -> str:
@@ -93,18 +105,13 @@ def gpus(node: Mapping[str, Any]) -> int:
     return int(node["status"].get("allocatable", {}).get("nvidia.com/gpu", 0))
 
 
-def _kubeadm(node: Node, verb: str, config: str) -> None:
-    node.etc(f"kubernetes/{verb}.yaml").write_text(config)
+def _kubeadm(node: Node, config: str, *arguments: str) -> None:
+    file = f"kubernetes/{arguments[0]}.yaml"
+    node.etc(file).write_text(config)
     shell.run(
-        node.command(
-            "/run/programs/kubeadm",
-            verb,
-            "--config",
-            f"/etc/kubernetes/{verb}.yaml",
-            "--ignore-preflight-errors=all",
-        ),
+        node.command("/run/programs/kubeadm", *arguments, "--config", f"/etc/{file}"),
         node.log("kubeadm"),
-        f"kubeadm {verb} of {node.name}",
+        f"kubeadm {arguments[0]} of {node.name}",
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
     )
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from cluster import paths, shell
 from cluster.components import KUBERNETES
 from cluster.control import REPOSITORY, wait_for_socket
-from cluster.node import Node, containerd_config
+from cluster.node import Node, containerd_config, copy_seed
 from images import base, buildah
 from images.build import Image, build
 from model_tools.console import BadInput
@@ -43,57 +43,79 @@ def names(tag: str) -> dict[str, list[str]]:
     return {"kubernetes": kubernetes, **{name: [reference(name, tag)] for name in single}}
 
 
-def seed(programs: dict[str, Path], tag: str) -> Path:
+def seed(programs: dict[str, Path], tag: str, values: Path | None = None) -> Path:
     """A containerd's folder that holds the cluster's images, made unless the cache has it.
 
-    Raises StepFailed, with a log.
+    values: a values file of images.build; the folder then holds its images as well, so that they are
+    imported once and not into every node. Raises BadInput for an image that is not built, StepFailed.
     """
     done = buildah.folder() / f"seed-{tag}"
     with paths.making("seed"):
         if not done.exists():
             _make_seed(programs, tag, done)
+        if values:
+            done = _extended(done, tag, [archive for _, archive in built(values)])
     return done
 
 
 def _make_seed(programs: dict[str, Path], tag: str, done: Path) -> None:
-    making = done.with_name("seed.making")
-    shutil.rmtree(making, ignore_errors=True)
-    (making / "root").mkdir(parents=True)
-    (making / "config.toml").write_text(containerd_config(reference("pause", tag)))
-    script = [
-        "mount -t tmpfs tmpfs /run && mount -t proc proc /proc",
-        'containerd --config "$1/config.toml" --root "$1/root" & daemon=$!',
-        "until ctr version > /dev/null 2>&1; do kill -0 $daemon || exit 1; sleep 0.1; done",
-        "set -e",
-    ]
-    archives = []
+    making = _clean(done.with_name("seed.making"))
+    (making / "root").mkdir()
+    archives, script = [], []
     for image in _images(programs, making / "context"):
         archives.append(build(image))
-        script.append(f"ctr --namespace k8s.io images import {shlex.quote(str(archives[-1]))}")
+        script.append(_import_line(archives[-1]))
         script.append(
             f"ctr --namespace k8s.io images tag {image.reference()} {' '.join(names(tag)[image.target])}"
         )
-    script.append("kill $daemon; wait $daemon || true")
-    shell.run(
-        [
-            "unshare",
-            "--mount",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "sh",
-            "-c",
-            "\n".join(script),
-            "sh",
-            making,
-        ],
-        paths.cache() / "log" / "seed.log",
-        "importing the cluster's images",
-    )
+    _in_containerd(making, tag, script)
     (making / "root").rename(done)
     shutil.rmtree(making)
     for archive in archives:
         archive.unlink()
+
+
+def _extended(seed: Path, tag: str, archives: list[Path]) -> Path:
+    """A seed with more images, which replaces others that were made of it."""
+    key = hashlib.sha256("\0".join(sorted(archive.name for archive in archives)).encode()).hexdigest()[:12]
+    done = seed.with_name(f"{seed.name}-{key}")
+    if not done.exists():
+        making = _clean(done.with_name("seed.making"))
+        copy_seed(seed, making / "root")
+        _in_containerd(making, tag, [_import_line(archive) for archive in archives])
+        for other in seed.parent.glob(f"{seed.name}-*"):
+            shutil.rmtree(other)  # running nodes have links of their own
+        (making / "root").rename(done)
+        shutil.rmtree(making)
+    return done
+
+
+def _clean(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return folder
+
+
+def _import_line(archive: Path) -> str:
+    return f"ctr --namespace k8s.io images import {shlex.quote(str(archive))}"
+
+
+def _in_containerd(folder: Path, tag: str, script: list[str]) -> None:
+    """Runs shell lines beside a containerd whose files are in folder/root, in namespaces that end with it."""
+    (folder / "config.toml").write_text(containerd_config(reference("pause", tag)))
+    lines = [
+        "mount -t tmpfs tmpfs /run && mount -t proc proc /proc",
+        'containerd --config "$1/config.toml" --root "$1/root" & daemon=$!',
+        "until ctr version > /dev/null 2>&1; do kill -0 $daemon || exit 1; sleep 0.1; done",
+        "set -e",
+        *script,
+        "kill $daemon; wait $daemon || true",
+    ]
+    shell.run(
+        ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", "\n".join(lines), "sh", folder],
+        paths.cache() / "log" / "seed.log",
+        "importing images",
+    )
 
 
 def _images(programs: dict[str, Path], context: Path) -> list[Image]:
@@ -119,8 +141,26 @@ def load(nodes: list[Node], archives: list[Path]) -> None:
         list(pool.map(lambda node: _import(node, archives), nodes))
 
 
-def archives(values: Path) -> list[Path]:
-    """Archives of the images that a values file of images.build names. Raises BadInput for one not built."""
+def load_missing(nodes: list[Node], values: Path) -> None:
+    """Imports what a values file of images.build names into the nodes that lack it; a tag tells the content.
+
+    Raises BadInput for an image that is not built, StepFailed.
+    """
+    wanted = built(values)
+
+    def load_into(node: Node) -> None:
+        there = _present(node)
+        _import(node, [archive for reference, archive in wanted if reference not in there])
+
+    with ThreadPoolExecutor(len(nodes)) as pool:
+        list(pool.map(load_into, nodes))
+
+
+def built(values: Path) -> list[tuple[str, Path]]:
+    """References and archives of the images that a values file of images.build names.
+
+    Raises BadInput for one that is not built.
+    """
     import yaml
 
     def images_in(tree: object) -> Iterator[dict[str, str]]:
@@ -133,22 +173,31 @@ def archives(values: Path) -> list[Path]:
 
     found = []
     for image in images_in(yaml.safe_load(values.read_text())):
+        named = f"{image['repository']}:{image['tag']}"
         archive = buildah.folder() / f"{image['repository'].rsplit('/', 1)[-1]}-{image['tag']}.tar"
         if not archive.exists():
-            raise BadInput(
-                f"{values} names {image['repository']}:{image['tag']}, which is not built: {archive}"
-            )
-        found.append(archive)
+            raise BadInput(f"{values} names {named}, which is not built: {archive}")
+        found.append((named, archive))
     return found
+
+
+def _present(node: Node) -> set[str]:
+    wait_for_socket(node)
+    listed = node.command(
+        "ctr", "--namespace", "k8s.io", "images", "ls", "--quiet", namespaces="--mount --pid"
+    )
+    return set(shell.output(listed).split())
 
 
 def _import(node: Node, archives: list[Path]) -> None:
     wait_for_socket(node)
     for archive in archives:
         with archive.open("rb") as content:
+            # Unpacked where and when a container first needs it, which for most images is not on every node.
             command = node.command(
-                "ctr", "--namespace", "k8s.io", "images", "import", "-", namespaces="--mount --pid"
-            )
+                "ctr", "--namespace", "k8s.io", "images", "import", "--no-unpack", "-",
+                namespaces="--mount --pid",
+            )  # fmt: skip
             shell.run(
                 command, node.log("images"), f"importing {archive.name} into {node.name}", stdin=content
             )

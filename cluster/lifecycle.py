@@ -57,16 +57,31 @@ def only_one(steps: Steps) -> Iterator[None]:
         yield
 
 
-def up(workers: int) -> None:
-    """Brings the cluster up with that many workers. Raises BadInput, StepFailed."""
+def up(workers: int, values: Path | None = None) -> None:
+    """Brings the cluster up with that many workers and the images that a values file of images.build names.
+
+    Raises BadInput, StepFailed.
+    """
     preflight.check()
     with Steps() as steps, only_one(steps):
         made = _recorded()
         if made and alive(made.workers):
             _heal(made, workers, steps)
+            if values:
+                with steps.step("images that the nodes lack"):
+                    images.load_missing(_nodes(workers), values)
         else:
-            _create(workers, steps)
+            _create(workers, values, steps)
         steps.say(f"cluster is up: 1 control plane, {workers} workers, {steps.elapsed():.0f} s")
+
+
+def build() -> None:
+    """Makes all that `up` needs and the cache can hold. Raises BadInput, StepFailed."""
+    preflight.check()
+    with Steps() as steps:
+        programs = _programs(steps)
+        with steps.step("images of the cluster"):
+            images.seed(programs, images.cluster_tag(programs))
 
 
 def down() -> None:
@@ -151,13 +166,13 @@ def _recorded() -> Made | None:
         return None
 
 
-def _create(workers: int, steps: Steps) -> None:
+def _create(workers: int, values: Path | None, steps: Steps) -> None:
     if paths.state().exists() or cgroups.processes():
         _remove(steps)
     programs = _programs(steps)
     tag = images.cluster_tag(programs)
     with steps.step("images of the cluster"):
-        seed = images.seed(programs, tag)
+        seed = images.seed(programs, tag, values)
     made = Made(workers, seed, programs["kubernetes"], images.reference("pause", tag))
     nodes = _nodes(workers)
     with steps.step(f"{len(nodes)} nodes with containerd"):

@@ -1,7 +1,8 @@
 """From a clean checkout to a served, loaded and judged model: `make demo`, `make test-e2e`.
 
-Without KUBECONFIG everything happens on the embedded cluster. With it, on the cluster it names:
-REGISTRY says where that cluster pulls images from, VALUES which values file describes it.
+Without KUBECONFIG everything happens on the embedded cluster. With it, on the cluster that it names:
+REGISTRY says where that cluster pulls images from (or IMAGES, a values file, which ones it has), and VALUES
+which values file describes it.
 """
 
 from __future__ import annotations
@@ -48,44 +49,53 @@ class Step:
 
 @dataclass(frozen=True)
 class Target:
-    """The cluster that the demo runs on."""
+    """The cluster that the demo runs on: of `kubeconfig`, or else the embedded one.
+
+    values: what describes it. A cluster of the user's pulls images from `registry`, where the demo pushes
+    them, or has what the values file `images` names.
+    """
 
     kubeconfig: str | None
-    registry: str | None
     values: Path
+    images: Path
+    registry: str | None
 
     @classmethod
     def from_environment(cls) -> Target:
-        kubeconfig = os.environ.get("KUBECONFIG")
+        kubeconfig, registry, images = (os.environ.get(name) for name in ("KUBECONFIG", "REGISTRY", "IMAGES"))
         values = ROOT / os.environ.get("VALUES", "values/local.yaml")
-        if not values.is_file():
-            raise BadInput(f"VALUES names {values}, which is no file")
-        if kubeconfig and not Path(kubeconfig).is_file():
-            raise BadInput(f"KUBECONFIG names {kubeconfig}, which is no file")
-        registry = os.environ.get("REGISTRY")
-        if kubeconfig and not registry:
+        for name, file in (("VALUES", values), ("KUBECONFIG", kubeconfig), ("IMAGES", images)):
+            if file and not Path(file).is_file():
+                raise BadInput(f"{name} names {file}, which is no file")
+        if kubeconfig and not (registry or images):
             raise BadInput(
-                "KUBECONFIG names a cluster of yours: REGISTRY=host/path must say where it pulls images from"
+                "KUBECONFIG names a cluster of yours: REGISTRY=host/path must say where it pulls images from,"
+                " or IMAGES which values file names those that it has"
             )
-        return cls(kubeconfig, registry, values)
+        if registry and images:
+            raise BadInput("REGISTRY and IMAGES exclude each other: images are pushed, or there already")
+        return cls(kubeconfig, values, Path(images) if images else IMAGES, registry)
 
     def reach(self, *command: str | Path) -> list[str | Path]:
         """The command as it must be called to reach the cluster's API server."""
         return list(command) if self.kubeconfig else [BIN / "cluster", "exec", "--", *command]
 
     def preparation(self) -> list[Step]:
-        build: list[str | Path] = [BIN / "python", "-m", "images.build", "--values", IMAGES]
+        chart = Step("chart", [BIN / "python", "-m", "charts.package", BUILD / "chart"])
+        if self.kubeconfig and not self.registry:
+            return [chart, self.install(("chart",))]
+        build: list[str | Path] = [BIN / "python", "-m", "images.build", "--values", self.images]
         push = ["--push", self.registry] if self.registry else []
-        steps = [
+        images = [
+            chart,
             Step("model", [BIN / "python", "-c", EXPORT, MODEL]),
-            Step("chart", [BIN / "python", "-m", "charts.package", BUILD / "chart"]),
             Step("images", [*build, *push, "triton-cpu", "tools"]),
             Step("model image", [*build, *push, "--model", MODEL, "model"], ("model", "images")),
         ]
         if self.kubeconfig:
-            return [*steps, self.install(("model image", "chart"))]
+            return [*images, self.install(("model image", "chart"))]
         return [
-            *steps,
+            *images,
             Step("programs", [BIN / "cluster", "build"]),
             Step("cluster", [BIN / "cluster", "up", "--images", IMAGES], ("programs", "model image")),
             self.install(("cluster", "chart")),
@@ -101,7 +111,7 @@ class Target:
             "--namespace",
             NAMESPACE,
         ]
-        command += ["--create-namespace", "--values", self.values, "--values", IMAGES]
+        command += ["--create-namespace", "--values", self.values, "--values", self.images]
         command += ["--rollback-on-failure", "--timeout", INSTALL_TIMEOUT]
         return Step("install", self.reach(*command), needs)
 
@@ -183,15 +193,16 @@ def foreground(command: Sequence[str | Path]) -> int:
     return subprocess.run([str(word) for word in command], cwd=ROOT, check=False).returncode
 
 
-def preflight(target: Target) -> None:
+def check(target: Target) -> None:
     if target.kubeconfig:
         from cluster.kube_tools import tools_folder
 
         os.environ["PATH"] = f"{tools_folder()}{os.pathsep}{os.environ['PATH']}"
     else:
-        from cluster.preflight import check
+        from cluster import preflight
 
-        check()
+        preflight.check()
+        preflight.go()
 
 
 @click.command()
@@ -199,7 +210,7 @@ def preflight(target: Target) -> None:
 def cli(test_e2e: bool) -> int:
     """Installs the chart on a real Kubernetes, loads it, and reports its SLOs."""
     target = Target.from_environment()
-    preflight(target)
+    check(target)
     runner = Runner()
     runner.run(target.preparation())
 

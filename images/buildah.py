@@ -47,7 +47,7 @@ def call(name: str, command: str, *arguments: str | Path) -> None:
 
 def exists(image: str) -> bool:
     """Whether the store has the image."""
-    probe = [*_buildah(), "inspect", "--type", "image", image]
+    probe = ["unshare", "--mount", *_buildah(), "inspect", "--type", "image", image]
     return subprocess.run(probe, capture_output=True, check=False).returncode == 0
 
 

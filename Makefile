@@ -13,7 +13,8 @@ demo: env ## Cluster (unless KUBECONFIG is set), images, model, install, load, S
 	@$(BIN)/python -m demo
 
 test: env ## Unit, chart and integration tests: no root and no cluster needed
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto tests/unit tests/chart $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest tests/integration $(PYTEST_ARGS)
 
 test-e2e: env ## End-to-end tests on $KUBECONFIG, or on the embedded cluster
 	@$(BIN)/python -m demo --test-e2e

@@ -47,15 +47,16 @@ class Component:
         return (self.module / "go.mod").read_text()
 
     def ldflags(self) -> str:
-        """Stripped; Kubernetes learns its version from the linker."""
-        if self.name != "kubernetes":
-            return "-s -w"
-        version = self.version("k8s.io/kubernetes")
-        major, minor, _ = version.removeprefix("v").split(".", 2)
-        said = {"gitVersion": version, "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
-        return " ".join(
-            ["-s -w", *(f"-X k8s.io/component-base/version.{key}={value}" for key, value in said.items())]
-        )
+        """Stripped; Kubernetes and Prometheus learn their versions from the linker."""
+        said = {}
+        if self.name == "kubernetes":
+            version = self.version("k8s.io/kubernetes")
+            major, minor, _ = version.removeprefix("v").split(".", 2)
+            about = {"gitVersion": version, "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
+            said = {f"k8s.io/component-base/version.{key}": value for key, value in about.items()}
+        elif self.name == "prometheus":
+            said = {"github.com/prometheus/common/version.Version": prometheus_version().removeprefix("v")}
+        return " ".join(["-s -w", *(f"-X {variable}={value}" for variable, value in said.items())])
 
 
 PAUSE = Component("pause", {"pause": "."})

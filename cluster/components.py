@@ -95,7 +95,7 @@ def prometheus_version() -> str:
 
 def key(component: Component, go_version: str) -> str:
     """Hash of the module's files, the Go that builds them and how it is told to."""
-    digest = hashlib.sha256(f"{go_version}\0{component}\0{ENVIRONMENT}\0".encode())
+    digest = hashlib.sha256(f"{go_version}\0{component}\0{component.ldflags()}\0{ENVIRONMENT}\0".encode())
     for file in sorted(component.module.iterdir()):
         digest.update(f"{file.name}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:12]

@@ -126,7 +126,10 @@ def test_an_image_that_values_name_and_nobody_built_is_named(
     with pytest.raises(BadInput, match="names y:t2, which is not built"):
         cluster_images.built(values)
     (tmp_path / "y-t2.tar").touch()
-    assert cluster_images.built(values) == [tmp_path / "tools-t1.tar", tmp_path / "y-t2.tar"]
+    assert [archive for _, archive in cluster_images.built(values)] == [
+        tmp_path / "tools-t1.tar",
+        tmp_path / "y-t2.tar",
+    ]
 
 
 MIRROR = "http://mirror.example/debian"

@@ -96,7 +96,7 @@ def test_up_on_a_cluster_that_is_up_changes_nothing_and_takes_seconds(nodes: lis
     before = {each.name: each.pid() for each in nodes}
     began = time.monotonic()
     assert command("up").returncode == 0
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60
     assert {each.name: each.pid() for each in nodes} == before
 
 

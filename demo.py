@@ -139,7 +139,7 @@ class Runner:
                     finished, _ = wait(futures, timeout=1, return_when=FIRST_COMPLETED)
                     for future in finished:
                         step = futures.pop(future)
-                        print(f"{self._clock()} {step.name}: done in {future.result():.0f} s", flush=True)
+                        print(f"{self.clock()} {step.name}: done in {future.result():.0f} s", flush=True)
                         done.add(step.name)
                     show(", ".join(step.name for step in futures.values()))
             except BaseException:
@@ -171,7 +171,7 @@ class Runner:
         for process in list(self.running.values()):
             process.send_signal(signal.SIGINT)
 
-    def _clock(self) -> str:
+    def clock(self) -> str:
         minutes, seconds = divmod(round(time.monotonic() - self.began), 60)
         return f"[{minutes:2d}:{seconds:02d}]"
 
@@ -185,7 +185,7 @@ class Runner:
             yield lambda text: None
             return
         with console.status("") as status:
-            yield lambda text: status.update(f"{self._clock()} {text}")
+            yield lambda text: status.update(f"{self.clock()} {text}")
 
 
 def foreground(command: Sequence[str | Path]) -> int:
@@ -232,7 +232,7 @@ def cli(test_e2e: bool) -> int:
         BUILD / "report",
     ]
     status = foreground(target.reach(*pytest, *([] if test_e2e else ["--quiet", "--no-header"])))
-    print(f"{runner._clock()} the report is {BUILD / 'report' / 'index.html'}")
+    print(f"{runner.clock()} the report is {BUILD / 'report' / 'index.html'}")
     return status
 
 

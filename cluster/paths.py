@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from model_tools.console import BadInput
+from model_tools.files import cache_folder
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 COMPONENTS = Path(__file__).resolve().parent / "components"
@@ -18,7 +19,7 @@ MANIFESTS = Path(__file__).resolve().parent / "manifests"
 
 def cache() -> Path:
     """Things that are dear to make and keyed by what they are made from; survives `cluster down`."""
-    return _home("XDG_CACHE_HOME", ".cache")
+    return cache_folder()
 
 
 def name() -> str:

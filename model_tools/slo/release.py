@@ -50,12 +50,16 @@ def _facts(release: Release, prometheus: Prometheus, load: dict[str, Any] | None
     values = release.values
     model, triton = values["model"], values["triton"]
     batching, instances = model["batching"], model["instances"]
+    scaling = values["autoscaling"]
+    pods = triton["replicas"]
+    if scaling["kind"] != "none":
+        pods = f"{scaling['minReplicas']} to {scaling['maxReplicas']}"
     sizes = ", ".join(str(size) for size in batching["preferredSizes"])
     facts = {
         "Model": f"{model['name']}, version {model['version']}",
         "Runtime": f"{model['runtime']}, {model['precision']}",
         "Batching": f"up to {batching['maxSize']}, preferred {sizes or 'none'}",
-        "Instances": f"{instances['count']} a pod on {instances['kind'].upper()}, {triton['replicas']} pods",
+        "Instances": f"{instances['count']} a pod on {instances['kind'].upper()}, {pods} pods",
         "Region": values.get("region") or "none",
     }
     if load:

@@ -1,8 +1,8 @@
 """JSON schemas of everything that the chart renders, from the Go modules that the cluster is built of.
 
-Kubernetes' module carries its OpenAPI documents and the Prometheus operator's its CRDs; cluster/components
-names the versions. Unknown fields are refused, which the API server only warns of. What is derived is kept in
-the cache, so that Go is needed once a version.
+Kubernetes' module carries its OpenAPI documents, the Prometheus operator's and KEDA's their CRDs;
+cluster/components names the versions. Unknown fields are refused, which the API server only warns of. What is
+derived is kept in the cache, so that Go is needed once a version.
 """
 
 from __future__ import annotations
@@ -30,11 +30,23 @@ OPERATOR = (
     "github.com/prometheus-operator/prometheus-operator",
     "cluster/components/prometheus-operator/go.mod",
 )
+KEDA = ("github.com/kedacore/keda/v2", "cluster/components/keda/go.mod")
 
 # apiVersion: the OpenAPI document in Kubernetes' module.
-DOCUMENTS = {"v1": "api__v1_openapi.json", "apps/v1": "apis__apps__v1_openapi.json"}
-# kind: the CRD in the operator's module.
-CRDS = {"PodMonitor": "podmonitors", "PrometheusRule": "prometheusrules"}
+DOCUMENTS = {
+    "v1": "api__v1_openapi.json",
+    "apps/v1": "apis__apps__v1_openapi.json",
+    "autoscaling/v2": "apis__autoscaling__v2_openapi.json",
+}
+# kind: the module that carries its CRD, and where.
+CRDS = {
+    "PodMonitor": (OPERATOR, "example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml"),
+    "PrometheusRule": (
+        OPERATOR,
+        "example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml",
+    ),
+    "ScaledObject": (KEDA, "config/crd/bases/keda.sh_scaledobjects.yaml"),
+}
 
 OBJECT_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 URI = "urn:kubernetes"
@@ -67,7 +79,7 @@ def validator(version: str, kind: str) -> Draft202012Validator:
 @cache
 def load() -> dict[str, Any]:
     """All schemas by name, made strict. Raises Unavailable."""
-    versions = {module: _version(module, ROOT / file) for module, file in (KUBERNETES, OPERATOR)}
+    versions = {module: _version(module, ROOT / file) for module, file in (KUBERNETES, OPERATOR, KEDA)}
     key = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
     cached = CACHE / f"{'-'.join(versions.values())}-{key}.json"
     if not cached.is_file():
@@ -99,7 +111,6 @@ def _module(module: str, version: str) -> Path:
 
 def _derive(versions: dict[str, str]) -> dict[str, Any]:
     kubernetes = _module(KUBERNETES[0], versions[KUBERNETES[0]]) / "api/openapi-spec/v3"
-    crds = _module(OPERATOR[0], versions[OPERATOR[0]]) / "example/prometheus-operator-crd"
     schemas: dict[str, Any] = {}
     for file in DOCUMENTS.values():
         for name, schema in json.loads((kubernetes / file).read_text())["components"]["schemas"].items():
@@ -109,8 +120,8 @@ def _derive(versions: dict[str, str]) -> dict[str, Any]:
                 {"version": f"{kind['group']}/{kind['version']}".lstrip("/"), "kind": kind["kind"]}
                 for kind in kinds
             ]
-    for kind, plural in CRDS.items():
-        crd = yaml.load((crds / f"monitoring.coreos.com_{plural}.yaml").read_text(), yaml.CSafeLoader)
+    for kind, ((module, _), file) in CRDS.items():
+        crd = yaml.load((_module(module, versions[module]) / file).read_text(), yaml.CSafeLoader)
         for version in crd["spec"]["versions"]:
             schema = strict(version["schema"]["openAPIV3Schema"])
             schema["properties"]["metadata"] = {"$ref": f"{URI}#/$defs/{OBJECT_META}"}

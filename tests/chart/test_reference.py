@@ -27,6 +27,7 @@ CONTEXTS: dict[str, dict[str, Any]] = {
     "model.instances.threads": {
         "model": {"runtime": "openvino", "precision": "fp32", "instances": {"kind": "cpu"}}
     },
+    "autoscaling.": {"autoscaling": {"kind": "keda", "requestsPerSecond": 100}},
     "loadtest.requestsPerSecond": {"loadtest": {"arrival": "constant"}},
 }
 # Of these the first that the schema takes, and that is not the value already, stands for "another value".

@@ -12,6 +12,7 @@ from charts.reference import values as schema_values
 from .render import Refused, merge, render_chart, setting
 
 OPENVINO = {"model": {"runtime": "openvino", "precision": "fp32", "instances": {"kind": "cpu"}}}
+KEDA = {"autoscaling": {"kind": "keda", "requestsPerSecond": 100}}
 PASSED_THROUGH = {"kube-prometheus-stack"}
 GROUPS = [value.path for value in schema_values(CHART) if value.is_group and value.path not in PASSED_THROUGH]
 
@@ -60,6 +61,9 @@ def test_a_misspelt_key_is_named(group: str) -> None:
         ("triton.image.digest", "sha256:1"),
         ("triton.rollingUpdate.maxSurge", "half"),
         ("triton.resources.limit", {}),
+        ("autoscaling.kind", "vpa"),
+        ("autoscaling.window", "soon"),
+        ("autoscaling.maxReplicas", 0),
         ("slo.availability", 1),
         ("slo.availability", 99.9),
         ("slo.window", "a month"),
@@ -140,7 +144,25 @@ def test_a_value_out_of_range_is_named(key: str, value: Any) -> None:
             "loadtest.requestsPerSecond: loadtest.arrival constant needs a rate above 0.",
         ),
         ({"loadtest": {"protocol": "both", "users": 1}}, "loadtest.users: loadtest.protocol both needs"),
-        ({"monitoring": {"podMonitor": {"enabled": False}}}, "monitoring.rules.enabled: "),
+        ({"monitoring": {"podMonitor": {"enabled": False}}}, "monitoring.rules.enabled: the rules need"),
+        ({"autoscaling": {"kind": "keda"}}, "autoscaling.requestsPerSecond: autoscaling.kind keda needs"),
+        (
+            merge(KEDA, {"autoscaling": {"minReplicas": 9}}),
+            "autoscaling.minReplicas: 9 is above autoscaling.maxReplicas 4.",
+        ),
+        (
+            merge(KEDA, {"autoscaling": {"kind": "hpa", "minReplicas": 0}}),
+            "autoscaling.minReplicas: 0 needs autoscaling.kind keda",
+        ),
+        (merge(KEDA, {"autoscaling": {"minReplicas": 0}}), "autoscaling.minReplicas: 0 needs a trigger"),
+        (
+            merge(KEDA, {"autoscaling": {"kind": "hpa", "triggers": [{"type": "cron"}]}}),
+            "autoscaling.triggers: triggers are for autoscaling.kind keda.",
+        ),
+        (
+            merge(KEDA, {"monitoring": {"rules": {"enabled": False}}}),
+            "monitoring.rules.enabled: autoscaling.kind keda reads",
+        ),
     ],
 )
 def test_an_impossible_combination_fails_with_a_sentence(values: dict[str, Any], sentence: str) -> None:

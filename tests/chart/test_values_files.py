@@ -24,6 +24,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no region": {"region": ""},
     "private registry": {"imagePullSecrets": [{"name": "registry"}]},
     "surge instead of a gap": {"triton": {"rollingUpdate": {"maxSurge": "25%", "maxUnavailable": 0}}},
+    "scaled by KEDA": {"autoscaling": {"kind": "keda", "requestsPerSecond": 0.5}},
+    "scaled by an HPA": {
+        "autoscaling": {"kind": "hpa", "requestsPerSecond": 2000000},
+        "region": "europe-west4",
+    },
     "any node": {"triton": {"nodeSelector": {"cloud.google.com/gke-accelerator": None}, "tolerations": []}},
 }
 

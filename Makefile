@@ -47,6 +47,9 @@ lock: env ## Resolve the dependencies anew into requirements/*.txt
 	$(LOCK) pyproject.toml --extra loadtest --extra stores -c requirements/dev.txt -o requirements/tools.txt
 	$(LOCK) --no-deps --no-annotate requirements/triton-cpu.in -c <(sed -n 's/^\(openvino==[^ ]*\).*/\1/p' requirements/dev.txt) -o requirements/triton-cpu.txt
 
+dist: env ## Package the chart and the Python wheel into dist/
+	@$(BIN)/python -m charts.dist
+
 clean: ## Remove what was built in the checkout (the cache outside it stays)
 	rm -rf build dist $(VENV)
 
@@ -62,4 +65,4 @@ help:
 	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
 	  /^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo test test-e2e cluster-up cluster-down lint format chart-docs lock clean env help
+.PHONY: demo test test-e2e cluster-up cluster-down lint format chart-docs lock dist clean env help

@@ -30,6 +30,7 @@ NAMESPACE = "inference"
 MODEL = BUILD / "model" / "resnet50"
 IMAGES = BUILD / "images.yaml"
 INSTALL_TIMEOUT = "10m"
+CLUSTER_TESTS = "tests/e2e/test_cluster.py"
 # Exported once a machine; a copy, so that whoever looks into build/ changes nothing of the cache.
 EXPORT = """
 import shutil, sys
@@ -80,7 +81,8 @@ class Target:
         """The command as it must be called to reach the cluster's API server."""
         return list(command) if self.kubeconfig else [BIN / "cluster", "exec", "--", *command]
 
-    def preparation(self) -> list[Step]:
+    def preparation(self, test_cluster: bool) -> list[Step]:
+        """test_cluster: whether the embedded cluster is tested too, while all its GPUs are free."""
         chart = Step("chart", [BIN / "python", "-m", "charts.package", BUILD / "chart"])
         if self.kubeconfig and not self.registry:
             return [chart, self.install(("chart",))]
@@ -98,7 +100,12 @@ class Target:
             *images,
             Step("programs", [BIN / "cluster", "build"]),
             Step("cluster", [BIN / "cluster", "up", "--images", IMAGES], ("programs", "model image")),
-            self.install(("cluster", "chart")),
+            *(
+                [Step("cluster tests", self.reach(*pytest(CLUSTER_TESTS)), ("cluster",))]
+                if test_cluster
+                else []
+            ),
+            self.install(("cluster tests" if test_cluster else "cluster", "chart")),
         ]
 
     def install(self, needs: tuple[str, ...]) -> Step:
@@ -114,6 +121,10 @@ class Target:
         command += ["--create-namespace", "--values", self.values, "--values", self.images]
         command += ["--rollback-on-failure", "--timeout", INSTALL_TIMEOUT]
         return Step("install", self.reach(*command), needs)
+
+
+def pytest(*arguments: str | Path) -> list[str | Path]:
+    return [BIN / "python", "-m", "pytest", *arguments]
 
 
 @dataclass
@@ -212,26 +223,20 @@ def cli(test_e2e: bool) -> int:
     target = Target.from_environment()
     check(target)
     runner = Runner()
-    runner.run(target.preparation())
+    runner.run(target.preparation(test_cluster=test_e2e and not target.kubeconfig))
 
     which = ["--release", RELEASE, "--namespace", NAMESPACE]
     load = BUILD / "load.json"
     status = foreground(target.reach(BIN / "loadtest", "run", *which, "--json", load))
     if status:
         return status
-    suite = "tests/e2e" if test_e2e else "tests/e2e/slo"
-    pytest: list[str | Path] = [
-        BIN / "python",
-        "-m",
-        "pytest",
-        suite,
-        *which,
-        "--load",
-        load,
-        "--report",
-        BUILD / "report",
-    ]
-    status = foreground(target.reach(*pytest, *([] if test_e2e else ["--quiet", "--no-header"])))
+    suite = (
+        ["tests/e2e", f"--ignore={CLUSTER_TESTS}"]
+        if test_e2e
+        else ["tests/e2e/slo", "--quiet", "--no-header"]
+    )
+    tests = pytest(*suite, *which, "--load", load, "--report", BUILD / "report")
+    status = foreground(target.reach(*tests))
     print(f"{runner.clock()} the report is {BUILD / 'report' / 'index.html'}")
     return status
 

@@ -17,8 +17,10 @@ from model_tools.console import BadInput, run
 CHART = Path(__file__).parent / "inference-system"
 
 
-def package(directory: Path) -> Path:
+def package(directory: Path, keep_dependencies: bool = False) -> Path:
     """Writes the copy to `directory`, replacing one that is there, and returns it.
+
+    keep_dependencies: whether Chart.yaml still names them; none is copied either way.
 
     Raises BadInput when the directory holds anything else.
     """
@@ -32,7 +34,8 @@ def package(directory: Path) -> Path:
         copy = Path(scratch) / CHART.name
         shutil.copytree(CHART, copy, ignore=shutil.ignore_patterns("charts", "Chart.lock", "*.tgz"))
         metadata = yaml.safe_load((copy / "Chart.yaml").read_text())
-        del metadata["dependencies"]
+        if not keep_dependencies:
+            del metadata["dependencies"]
         (copy / "Chart.yaml").write_text(yaml.safe_dump(metadata, sort_keys=False))
         shutil.rmtree(directory, ignore_errors=True)
         copy.rename(directory)

@@ -8,6 +8,7 @@ import secrets
 import shutil
 import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 from string import Template
 from typing import Any
 
@@ -47,9 +48,11 @@ def init(tag: str) -> None:
         lambda: subprocess.run(answers, capture_output=True, check=False).returncode == 0,
         "kube-proxy", timeout=120, log=node.log("kubelet"),
     )  # fmt: skip
-    _kubeadm(node, config, "init", "phase", "addon", "coredns")
     making = paths.kubeconfig().with_suffix(".making")
     shutil.copy(node.etc("kubernetes/admin.conf"), making)
+    corefile = render("dns.yaml", {})
+    kubectl("apply", "--server-side", "--filename", "-", stdin=corefile, kubeconfig=making)
+    _kubeadm(node, config, "init", "phase", "addon", "coredns")
     making.replace(paths.kubeconfig())
 
 
@@ -59,10 +62,12 @@ def join(node: Node) -> None:
     _kubeadm(node, render("join.yaml", values), "join", "--ignore-preflight-errors=all")
 
 
-def kubectl(*arguments: str, stdin: str | None = None, timeout: float = 60) -> str:
+def kubectl(
+    *arguments: str, stdin: str | None = None, timeout: float = 60, kubeconfig: Path | None = None
+) -> str:
     """kubectl's standard output. Raises StepFailed with what it says on standard error."""
     argv = CONTROL_PLANE.command(
-        kube_tools.kubectl(), "--kubeconfig", paths.kubeconfig(), *arguments, namespaces="--net"
+        kube_tools.kubectl(), "--kubeconfig", kubeconfig or paths.kubeconfig(), *arguments, namespaces="--net"
     )
     try:
         ended = subprocess.run(

@@ -119,7 +119,7 @@ class Node:
             # The machine's own, should it have one, does not shine through.
             os.setxattr(self.disk / folder, "trusted.overlay.opaque", b"y")
         self.etc("hosts").write_text(f"127.0.0.1 localhost\n{self.address} {self.name}\n")
-        # It refuses: names outside the cluster fail at once, and CoreDNS does not ask itself.
+        # Nobody answers there: CoreDNS does not ask, and must not ask itself.
         self.etc("resolv.conf").write_text(f"nameserver {SWITCH_ADDRESS}\n")
         self.etc("containerd/config.toml").write_text(containerd_config(sandbox_image))
         self.etc("cni/net.d/10-bridge.conflist").write_text(json.dumps(self.network_config(), indent=2))

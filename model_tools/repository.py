@@ -20,7 +20,7 @@ from model_tools.values import CHART_VALUES, load_values
 @click.option("--values", "files", multiple=True, metavar="FILE",  type=click.Path(path_type=Path),
               help="Values over the chart's, as for helm; may be given again, the last wins.")  # fmt: skip
 @click.option("--chart-values", default=CHART_VALUES, metavar="FILE", type=click.Path(path_type=Path),
-              help="The chart's default values.  [default: those of this checkout]")  # fmt: skip
+              help="The chart's default values.  [default: those of this version]")  # fmt: skip
 @click.option("--output", required=True, metavar="REPO", type=click.Path(path_type=Path),
               help="Folder to write; one that is there is replaced.")  # fmt: skip
 def command(folder: Path, files: tuple[Path, ...], chart_values: Path, output: Path) -> None:

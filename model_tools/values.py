@@ -8,7 +8,12 @@ from typing import Any
 
 from model_tools.console import BadInput
 
-CHART_VALUES = Path(__file__).parent.parent / "charts" / "inference-system" / "values.yaml"
+_HERE = Path(__file__).parent
+# A wheel carries a copy; a checkout has the chart.
+_PACKAGED = _HERE / "chart-values.yaml"
+CHART_VALUES = (
+    _PACKAGED if _PACKAGED.exists() else _HERE.parent / "charts" / "inference-system" / "values.yaml"
+)
 
 Values = dict[str, Any]
 

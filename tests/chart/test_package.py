@@ -7,6 +7,7 @@ from pathlib import Path
 import helm_python
 import pytest
 
+from charts import dist
 from charts.package import CHART, package
 from model_tools.console import BadInput
 
@@ -55,3 +56,9 @@ def test_a_folder_that_is_no_chart_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="is no chart"):
         package(tmp_path)
     assert (tmp_path / "thesis.txt").exists()
+
+
+def test_the_archive_of_a_release_renders_what_the_chart_renders(tmp_path: Path) -> None:
+    with helm_python.Chart.load(dist.chart(tmp_path)) as archive:
+        assert archive.render(IMAGES, name="inference-system", namespace="inference") == render_files()
+    assert [file.suffix for file in tmp_path.iterdir()] == [".tgz"], "nothing but the archive is left"

@@ -26,15 +26,35 @@ class Delivery:
         for name, text in only(render_chart(), "ConfigMap", "-model-config")["data"].items():
             (config / name).write_text(text)
         self.script = config / "deliver-model.sh"
-        (self.source / "model.onnx").write_bytes(b"onnx" * 1000)
-        (self.source / "model.json").write_text("{}")
-        self.sum("model.onnx", "model.json")
+        self.write(self.source)
 
-    def sum(self, *names: str) -> None:
-        lines = (f"{hashlib.sha256((self.source / n).read_bytes()).hexdigest()}  {n}\n" for n in names)
-        (self.source / "SHA256SUMS").write_text("".join(lines))
+    def write(self, folder: Path, content: bytes = b"onnx") -> None:
+        """A model in a folder."""
+        folder.mkdir(exist_ok=True)
+        (folder / "model.onnx").write_bytes(content * 1000)
+        (folder / "model.json").write_text("{}")
+        self.sum("model.onnx", "model.json", folder=folder)
 
-    def run(self, model_file: str = "model.onnx") -> subprocess.CompletedProcess[str]:
+    def write_versions(self, *numbers: int) -> None:
+        """The source holds versions instead of one model; each has its number as content."""
+        shutil.rmtree(self.source)
+        self.source.mkdir()
+        for number in numbers:
+            self.write(self.source / str(number), str(number).encode())
+
+    def sum(self, *names: str, folder: Path | None = None) -> None:
+        folder = folder or self.source
+        lines = (f"{hashlib.sha256((folder / n).read_bytes()).hexdigest()}  {n}\n" for n in names)
+        (folder / "SHA256SUMS").write_text("".join(lines))
+
+    def delivered(self) -> dict[str, bytes]:
+        """The first byte of each version's model in the repository."""
+        models = (self.repository / "resnet50").glob("*/model.onnx")
+        return {model.parent.name: model.read_bytes()[:1] for model in models}
+
+    def run(
+        self, model_file: str = "model.onnx", policy: str = "specific", count: int = 1
+    ) -> subprocess.CompletedProcess[str]:
         environment = {
             "PATH": os.environ["PATH"],
             "SOURCE": "image models:1",
@@ -43,13 +63,15 @@ class Delivery:
             "MODEL_NAME": "resnet50",
             "MODEL_VERSION": "3",
             "MODEL_FILE": model_file,
+            "VERSION_POLICY": policy,
+            "VERSION_COUNT": str(count),
         }
         command = [*self.shell, str(self.script)]
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30)
 
-    def refusal(self, model_file: str = "model.onnx") -> str:
+    def refusal(self, model_file: str = "model.onnx", policy: str = "specific") -> str:
         """The error line of a run that has to fail."""
-        result = self.run(model_file)
+        result = self.run(model_file, policy)
         assert result.returncode == 1
         assert not (self.repository / "resnet50" / "config.pbtxt").exists(), "Triton could load this"
         (line,) = result.stderr.splitlines()
@@ -87,17 +109,57 @@ def test_a_saved_model_is_a_folder(delivery: Delivery) -> None:
     assert (delivery.repository / "resnet50/3/model.savedmodel/variables/variables.index").is_file()
 
 
+@pytest.mark.parametrize(
+    ("policy", "count", "versions"),
+    [
+        ("specific", 1, {"3"}),
+        ("latest", 1, {"10"}),
+        ("latest", 2, {"3", "10"}),
+        ("latest", 9, {"1", "3", "10"}),
+        ("all", 1, {"1", "3", "10"}),
+    ],
+)
+def test_the_version_policy_chooses_among_numbered_folders(
+    delivery: Delivery, policy: str, count: int, versions: set[str]
+) -> None:
+    delivery.write_versions(1, 3, 10)
+    (delivery.source / "notes").mkdir()
+    result = delivery.run(policy=policy, count=count)
+    assert result.returncode == 0, result.stderr
+    assert delivery.delivered() == {version: version[:1].encode() for version in versions}
+
+
+@pytest.mark.parametrize("policy", ["specific", "latest", "all"])
+def test_a_source_without_numbered_folders_is_one_version(delivery: Delivery, policy: str) -> None:
+    assert delivery.run(policy=policy).returncode == 0
+    assert delivery.delivered() == {"3": b"o"}
+
+
+def test_a_version_that_is_not_there_is_named_with_those_that_are(delivery: Delivery) -> None:
+    delivery.write_versions(1, 2, 33)
+    refusal = delivery.refusal()
+    assert refusal == f"deliver-model: image models:1 has no version 3 in {delivery.source}, only 1 2 33"
+
+
+@pytest.mark.parametrize("policy", ["latest", "all"])
+def test_a_corrupt_version_is_named_with_its_folder(delivery: Delivery, policy: str) -> None:
+    delivery.write_versions(1, 3)
+    (delivery.source / "3" / "model.onnx").write_bytes(b"changed")
+    refusal = delivery.refusal(policy=policy)
+    assert refusal == f"deliver-model: corrupt in {delivery.source}/3 of image models:1: model.onnx"
+
+
 def test_an_empty_model_is_named(delivery: Delivery) -> None:
     (delivery.source / "model.onnx").write_bytes(b"")
     delivery.sum("model.onnx")
-    assert delivery.refusal() == "deliver-model: model.onnx from image models:1 is empty"
+    assert delivery.refusal() == f"deliver-model: model.onnx in {delivery.source} of image models:1 is empty"
 
 
 def test_a_corrupt_model_is_named(delivery: Delivery) -> None:
     with (delivery.source / "model.onnx").open("r+b") as file:
         file.seek(100)
         file.write(b"\0")
-    assert delivery.refusal() == "deliver-model: corrupt in image models:1: model.onnx"
+    assert delivery.refusal() == f"deliver-model: corrupt in {delivery.source} of image models:1: model.onnx"
 
 
 def test_every_corrupt_file_is_named_and_no_other(delivery: Delivery) -> None:
@@ -105,12 +167,15 @@ def test_every_corrupt_file_is_named_and_no_other(delivery: Delivery) -> None:
     delivery.sum("model.onnx", "whole", "model.json")
     for name in ("model.onnx", "model.json"):
         (delivery.source / name).write_text("changed")
-    assert delivery.refusal() == "deliver-model: corrupt in image models:1: model.onnx model.json"
+    assert (
+        delivery.refusal()
+        == f"deliver-model: corrupt in {delivery.source} of image models:1: model.onnx model.json"
+    )
 
 
 def test_a_listed_file_that_is_missing_is_named(delivery: Delivery) -> None:
     (delivery.source / "model.json").unlink()
-    assert delivery.refusal() == "deliver-model: corrupt in image models:1: model.json"
+    assert delivery.refusal() == f"deliver-model: corrupt in {delivery.source} of image models:1: model.json"
 
 
 def test_a_model_for_another_runtime_is_named(delivery: Delivery) -> None:
@@ -130,7 +195,19 @@ def test_a_model_without_digests_is_refused(delivery: Delivery) -> None:
 
 def test_a_model_that_its_digests_leave_out_is_refused(delivery: Delivery) -> None:
     delivery.sum("model.json")
-    assert delivery.refusal() == "deliver-model: SHA256SUMS from image models:1 does not list model.onnx"
+    assert delivery.refusal() == (
+        f"deliver-model: SHA256SUMS in {delivery.source} of image models:1 does not list model.onnx"
+    )
+
+
+def test_the_cache_of_responses_has_the_models_size() -> None:
+    def arguments(size: int) -> list[str]:
+        pod = only(render_chart({"model": {"responseCache": size}}), "Deployment", "-triton")
+        containers = pod["spec"]["template"]["spec"]["containers"]
+        return [argument for argument in containers[0]["args"] if "cache" in argument]
+
+    assert arguments(0) == []
+    assert arguments(2_000_000_000) == ["--cache-config=local,size=2000000000"]
 
 
 @pytest.mark.parametrize(

@@ -27,12 +27,19 @@ TENSORS = st.fixed_dictionaries(
         "shape": st.lists(st.integers(min_value=0, max_value=2**31), max_size=4),
     }
 )
+QUEUES = st.fixed_dictionaries(
+    {}, optional={"maxSize": COUNTS, "timeoutMicroseconds": st.sampled_from([0, 1, 10**4, 10**6, 2**31])}
+)
 # Parts of a model that may be bad.
 PARTS: dict[str, st.SearchStrategy[Any]] = {
     "name": st.text("abcXYZ019._ -/", max_size=12),
     "runtime": st.sampled_from(["tensorrt", "openvino", "onnxruntime", "tensorflow"]),
     "precision": st.sampled_from(["savedmodel", "fp32", "fp16", "bf16", "int8"]),
     "version": COUNTS,
+    "versionPolicy": st.fixed_dictionaries(
+        {"kind": st.sampled_from(["specific", "latest", "all", "none"]), "count": COUNTS}
+    ),
+    "responseCache": st.integers(min_value=-1, max_value=2**41),
     "input": TENSORS,
     "output": TENSORS,
     "batching": st.fixed_dictionaries(
@@ -41,8 +48,10 @@ PARTS: dict[str, st.SearchStrategy[Any]] = {
             "preferredSizes": st.lists(st.integers(min_value=0, max_value=64), max_size=3),
             "maxQueueDelayMicroseconds": st.integers(min_value=-1, max_value=10**4),
             "queue": st.fixed_dictionaries(
-                {"maxSize": COUNTS, "timeoutMicroseconds": st.integers(min_value=10**5, max_value=2**31)}
+                {"maxSize": COUNTS, "timeoutMicroseconds": st.integers(min_value=0, max_value=2**31)}
             ),
+            "priorities": st.lists(QUEUES, max_size=3),
+            "defaultPriority": st.integers(min_value=-1, max_value=4),
         }
     ),
     "instances": st.fixed_dictionaries(
@@ -50,6 +59,7 @@ PARTS: dict[str, st.SearchStrategy[Any]] = {
             "count": COUNTS,
             "kind": st.sampled_from(["gpu", "cpu"]),
             "threads": st.integers(min_value=-1, max_value=8),
+            "profiles": st.lists(st.integers(min_value=-1, max_value=3), max_size=3),
         }
     ),
 }
@@ -75,25 +85,39 @@ def valid_models(draw: st.DrawFn) -> dict[str, Any]:
             "shape": st.lists(st.integers(min_value=1, max_value=2**31 - 1), min_size=1, max_size=4),
         }
     )
-    timeout = draw(st.sampled_from([0, 10**5, 2**31 - 1]))
+    limits = {
+        "maxSize": st.integers(0, 2**31 - 1),
+        "timeoutMicroseconds": st.sampled_from([0, 10**5, 2**31 - 1]),
+    }
+    levels = draw(st.lists(st.fixed_dictionaries({}, optional=limits), max_size=4))
     return {
         "name": draw(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)),
         "runtime": runtime,
         "precision": precision,
         "version": draw(st.integers(min_value=1, max_value=2**31 - 1)),
+        "versionPolicy": {
+            "kind": draw(st.sampled_from(["specific", "latest", "all"])),
+            "count": draw(st.integers(1, 9)),
+        },
         "input": draw(tensor),
         "output": draw(tensor),
         "batching": {
             "maxSize": largest,
             "preferredSizes": draw(st.lists(st.integers(1, largest), max_size=4, unique=True)),
             "maxQueueDelayMicroseconds": draw(st.integers(min_value=0, max_value=10**5 - 1)),
-            "queue": {"maxSize": draw(st.integers(0, 2**31 - 1)), "timeoutMicroseconds": timeout},
+            "queue": draw(st.fixed_dictionaries(limits)),
+            "priorities": levels,
+            "defaultPriority": draw(st.integers(0, len(levels))),
         },
         "instances": {
             "count": draw(st.integers(1, 64)),
             "kind": kind,
             "threads": draw(st.integers(0, 64)) if kind == "cpu" else 0,
+            "profiles": draw(st.lists(st.integers(0, 9), unique=True, max_size=3))
+            if runtime == "tensorrt"
+            else [],
         },
+        "responseCache": draw(st.sampled_from([0, 1, 2**30, 2**40])),
     }
 
 

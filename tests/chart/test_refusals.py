@@ -44,6 +44,13 @@ def test_a_misspelt_key_is_named(group: str) -> None:
         ("model.batching.preferredSizes", [8, 8]),
         ("model.batching.maxQueueDelayMicroseconds", -1),
         ("model.batching.queue.maxSize", -1),
+        ("model.batching.priorities", [{"size": 1}]),
+        ("model.batching.priorities", [{"maxSize": -1}]),
+        ("model.batching.defaultPriority", -1),
+        ("model.instances.profiles", ["fast"]),
+        ("model.versionPolicy.kind", "newest"),
+        ("model.versionPolicy.count", 0),
+        ("model.responseCache", "1Gi"),
         ("model.runtime", "torch"),
         ("model.precision", "fp8"),
         ("model.name", "../etc"),
@@ -117,7 +124,28 @@ def test_a_value_out_of_range_is_named(key: str, value: Any) -> None:
                     "batching": {"maxQueueDelayMicroseconds": 5000, "queue": {"timeoutMicroseconds": 5000}}
                 }
             },
-            "model.batching.maxQueueDelayMicroseconds: 5000 is not below",
+            "model.batching.queue.timeoutMicroseconds: 5000 is not above",
+        ),
+        (
+            {"model": {"batching": {"priorities": [{}, {"timeoutMicroseconds": 1000}]}}},
+            "model.batching.priorities[1].timeoutMicroseconds: 1000 is not above",
+        ),
+        (
+            {"model": {"batching": {"priorities": [{}], "defaultPriority": 2}}},
+            "model.batching.defaultPriority: 2 is no level, model.batching.priorities has 1.",
+        ),
+        (
+            merge(OPENVINO, {"model": {"instances": {"profiles": [0]}}}),
+            "model.instances.profiles: only TensorRT engines have profiles, and model.runtime is openvino.",
+        ),
+        (
+            {
+                "model": {
+                    "versionPolicy": {"kind": "all"},
+                    "source": {"type": "url", "url": "gs://bucket/resnet50"},
+                }
+            },
+            "model.versionPolicy.kind: all needs a source that holds several versions",
         ),
         ({"model": {"source": {"image": {"repository": ""}}}}, "model.source.image.repository: "),
         ({"model": {"source": {"image": {"tag": ""}}}}, "model.source.image.tag: "),
@@ -170,8 +198,9 @@ def test_an_impossible_combination_fails_with_a_sentence(values: dict[str, Any],
 
 
 def test_every_sentence_of_the_chart_is_tried() -> None:
-    """A rule that is added to validate.yaml needs a line above."""
-    template = (CHART / "templates" / "validate.yaml").read_text()
+    """A rule that is added to the chart needs a line above."""
+    files = ("validate.yaml", "triton/_validate.tpl")
+    template = "".join((CHART / "templates" / file).read_text() for file in files)
     tried = test_an_impossible_combination_fails_with_a_sentence.pytestmark[0].args[1]
     # The two rules on images are written once and tried for both images.
     assert template.count("fail ") + template.count("(fail") <= len({sentence for _, sentence in tried})

@@ -1,7 +1,7 @@
 # Puts a model from SOURCE_DIRECTORY into Triton's repository, or names the file that is wrong and exits 1.
-# Needs a POSIX shell and sha256sum: model images can be as small as busybox.
-# In: SOURCE_DIRECTORY, SOURCE (how a person calls it), MODEL_NAME, MODEL_VERSION, MODEL_FILE; config.pbtxt
-# lies beside this file.
+# Needs a POSIX shell, sha256sum, grep, sed and sort: model images can be as small as busybox.
+# In: SOURCE_DIRECTORY, SOURCE (how a person calls it), MODEL_NAME, MODEL_VERSION, MODEL_FILE, VERSION_POLICY
+# (specific, latest, all), VERSION_COUNT (of latest); config.pbtxt lies beside this file.
 set -eu
 
 fail() {
@@ -9,25 +9,54 @@ fail() {
   exit 1
 }
 
-repository=${REPOSITORY:-/models}
-target=$repository/$MODEL_NAME/$MODEL_VERSION
+# The versions that the source holds, in folders named by their number, the highest last.
+versions() {
+  for folder in "$SOURCE_DIRECTORY"/*/; do
+    folder=${folder%/}
+    echo "${folder##*/}"
+  done | grep '^[1-9][0-9]*$' | sort -n
+}
+
+# Puts the files in $1 in place as version $2.
+deliver() {
+  [ -e "$1/$MODEL_FILE" ] || fail "$SOURCE has no $MODEL_FILE in $1"
+  [ -s "$1/$MODEL_FILE" ] || fail "$MODEL_FILE in $1 of $SOURCE is empty"
+  [ -s "$1/SHA256SUMS" ] || fail "$SOURCE has no SHA256SUMS in $1"
+  grep -q "[ *]$MODEL_FILE\$" "$1/SHA256SUMS" || fail "SHA256SUMS in $1 of $SOURCE does not list $MODEL_FILE"
+
+  target=$model/$2
+  mkdir -p "$target"
+  cp -RL "$1/." "$target/"
+
+  # The copy is checked, not the source, so that a full disk or a cut download shows as well.
+  if ! report=$(cd "$target" && sha256sum -c SHA256SUMS 2>/dev/null); then
+    fail "corrupt in $1 of $SOURCE: $(echo "$report" | sed -n 's/: FAILED.*//p' | tr '\n' ' ' | sed 's/ $//')"
+  fi
+}
 
 [ -d "$SOURCE_DIRECTORY" ] || fail "$SOURCE has no folder $SOURCE_DIRECTORY"
-[ -e "$SOURCE_DIRECTORY/$MODEL_FILE" ] || fail "$SOURCE has no $MODEL_FILE in $SOURCE_DIRECTORY"
-[ -s "$SOURCE_DIRECTORY/$MODEL_FILE" ] || fail "$MODEL_FILE from $SOURCE is empty"
-[ -s "$SOURCE_DIRECTORY/SHA256SUMS" ] || fail "$SOURCE has no SHA256SUMS in $SOURCE_DIRECTORY"
-grep -q "[ *]$MODEL_FILE\$" "$SOURCE_DIRECTORY/SHA256SUMS" || fail "SHA256SUMS from $SOURCE does not list $MODEL_FILE"
 
 # A container that starts again finds what the one before it left.
-rm -rf "$repository/${MODEL_NAME:?}"
-mkdir -p "$target"
-cp -RL "$SOURCE_DIRECTORY/." "$target/"
+model=${REPOSITORY:-/models}/${MODEL_NAME:?}
+rm -rf "$model"
+mkdir -p "$model"
 
-# The copy is checked, not the source, so that a full disk or a cut download shows as well.
-cd "$target"
-if ! report=$(sha256sum -c SHA256SUMS 2>/dev/null); then
-  fail "corrupt in $SOURCE: $(echo "$report" | sed -n 's/: FAILED.*//p' | tr '\n' ' ' | sed 's/ $//')"
+there=$(versions)
+if [ -z "$there" ]; then
+  chosen=$MODEL_VERSION
+  deliver "$SOURCE_DIRECTORY" "$MODEL_VERSION"
+else
+  case $VERSION_POLICY in
+    specific) chosen=$(echo "$there" | grep -x "$MODEL_VERSION") ||
+      fail "$SOURCE has no version $MODEL_VERSION in $SOURCE_DIRECTORY, only $(echo $there)" ;;
+    latest) chosen=$(echo "$there" | tail -n "$VERSION_COUNT") ;;
+    all) chosen=$there ;;
+  esac
+  for version in $chosen; do
+    deliver "$SOURCE_DIRECTORY/$version" "$version"
+  done
 fi
 
-cp "$(dirname "$0")/config.pbtxt" "$repository/$MODEL_NAME/config.pbtxt"
-echo "deliver-model: $MODEL_NAME version $MODEL_VERSION from $SOURCE is in place"
+# Last: Triton looks at no folder without it.
+cp "$(dirname "$0")/config.pbtxt" "$model/config.pbtxt"
+echo "deliver-model: $MODEL_NAME version $(echo $chosen) from $SOURCE is in place"

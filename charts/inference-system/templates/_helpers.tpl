@@ -53,13 +53,27 @@ capabilities:
   drop: [ALL]
 {{- end -}}
 
-{{/* Returns the file that a runtime loads, inside the folder of the model's version. */}}
+{{/* Returns, as JSON, a mapping with another laid over it, as Helm lays one values file over another: sprig's
+     own merge takes 0, false and [] for values that are not set. Takes (list under over). */}}
+{{- define "inference-system.overlaid" -}}
+{{- $result := deepCopy (first .) -}}
+{{- range $key, $value := last . -}}
+{{- $under := get $result $key -}}
+{{- if and (kindIs "map" $under) (kindIs "map" $value) -}}
+{{- $value = include "inference-system.overlaid" (list $under $value) | fromJson -}}
+{{- end -}}
+{{- $_ := set $result $key $value -}}
+{{- end -}}
+{{- toJson $result -}}
+{{- end -}}
+
+{{/* Returns the file that a runtime loads, inside the folder of the model's version. Takes the model. */}}
 {{- define "inference-system.modelFile" -}}
 {{- get (dict
       "tensorrt" "model.plan"
       "openvino" "model.onnx"
       "onnxruntime" "model.onnx"
-      "tensorflow" "model.savedmodel/saved_model.pb") .Values.model.runtime -}}
+      "tensorflow" "model.savedmodel/saved_model.pb") .runtime -}}
 {{- end -}}
 
 {{/* Returns the job label under which Prometheus keeps what a PodMonitor scrapes. Takes (list $ "triton"). */}}

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 from google.protobuf import text_format
+from google.protobuf.json_format import ParseDict
 from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.grpc import model_config_pb2
 
-from model_tools.config import RUNTIMES, ModelConfig
+from model_tools.config import RUNTIMES, VERSION_POLICIES, ModelConfig
 from model_tools.console import BadInput
 
 MODEL: dict[str, Any] = {
@@ -19,6 +20,7 @@ MODEL: dict[str, Any] = {
     "runtime": "openvino",
     "precision": "fp32",
     "version": 1,
+    "versionPolicy": {"kind": "specific", "count": 1},
     "input": {"name": "image", "dataType": "UINT8", "shape": [224, 224, 3]},
     "output": {"name": "probabilities", "dataType": "FP32", "shape": [1000]},
     "batching": {
@@ -26,8 +28,11 @@ MODEL: dict[str, Any] = {
         "preferredSizes": [8, 16],
         "maxQueueDelayMicroseconds": 2000,
         "queue": {"maxSize": 128, "timeoutMicroseconds": 1000000},
+        "priorities": [],
+        "defaultPriority": 0,
     },
-    "instances": {"count": 2, "kind": "cpu", "threads": 3},
+    "instances": {"count": 2, "kind": "cpu", "threads": 3, "profiles": []},
+    "responseCache": 0,
     "source": {"type": "image"},
 }
 
@@ -93,6 +98,45 @@ def test_every_value_reaches_config_pbtxt() -> None:
     assert parameters == {"INFERENCE_PRECISION": "f32", "INFERENCE_NUM_THREADS": "3"}
 
 
+def proto(model: dict[str, Any]) -> Any:
+    return text_format.Parse(ModelConfig.from_values(model).to_text(), model_config_pb2.ModelConfig())
+
+
+def test_the_first_priority_is_level_1_and_a_level_has_the_common_limits_where_it_states_none() -> None:
+    batching = proto(changed("batching.priorities", [{"maxSize": 0}, {}])).dynamic_batching
+    assert batching.priority_levels == 2
+    limits = {
+        level: (queue.max_queue_size, queue.default_timeout_microseconds)
+        for level, queue in batching.priority_queue_policy.items()
+    }
+    assert limits == {1: (0, 1000000), 2: (128, 1000000)}
+
+
+@pytest.mark.parametrize(("stated", "level"), [(0, 3), (1, 1), (3, 3)])
+def test_a_request_without_a_priority_is_the_lowest_unless_a_level_is_named(stated: int, level: int) -> None:
+    model = changed("batching.priorities", [{}, {}, {}])
+    model["batching"]["defaultPriority"] = stated
+    assert proto(model).dynamic_batching.default_priority_level == level
+
+
+def test_a_size_turns_the_response_cache_on() -> None:
+    assert not proto(MODEL).response_cache.enable
+    assert proto(changed("responseCache", 1 << 20)).response_cache.enable
+
+
+@pytest.mark.parametrize(
+    ("kind", "policy"),
+    [
+        ("specific", {"specific": {"versions": [1]}}),
+        ("latest", {"latest": {"num_versions": 2}}),
+        ("all", {"all": {}}),
+    ],
+)
+def test_the_version_policy_is_tritons(kind: str, policy: dict[str, Any]) -> None:
+    expected = ParseDict(policy, model_config_pb2.ModelVersionPolicy())
+    assert proto(changed("versionPolicy", {"kind": kind, "count": 2})).version_policy == expected
+
+
 # What is wrong, and the start of the sentence that says so.
 WRONG = [
     (changed("batching.preferredSizes", [16, 32]), "model.batching.preferredSizes: 32 is above"),
@@ -118,8 +162,22 @@ WRONG = [
     (changed("name", ""), "model.name: '' may hold letters"),
     (changed("version", 0), "model.version: 0 is below 1"),
     (changed("batching", [16]), "model.batching: is [16], and has to be a mapping"),
-    ({**MODEL, "instances": {"count": 1, "kind": "gpu", "threads": 2}, "runtime": "onnxruntime"},
-     "model.instances.threads: 2 needs kind cpu"),
+    ({**MODEL, "instances": {"count": 1, "kind": "gpu", "threads": 2, "profiles": []},
+      "runtime": "onnxruntime"}, "model.instances.threads: 2 needs kind cpu"),
+    (changed("instances.profiles", [0]), "model.instances.profiles: only TensorRT engines have profiles"),
+    (changed("instances.profiles", [-1]), "model.instances.profiles: -1 is below 0"),
+    (changed("instances.profiles", [1, 1]), "model.instances.profiles: [1, 1] names a profile twice"),
+    (changed("versionPolicy.kind", "newest"), "model.versionPolicy.kind: 'newest' is not specific or latest"),
+    (changed("versionPolicy.count", 0), "model.versionPolicy.count: 0 is below 1"),
+    (changed("responseCache", -1), "model.responseCache: -1 is below 0"),
+    (changed("batching.defaultPriority", 1), "model.batching.defaultPriority: 1 is no level"),
+    (changed("batching.priorities", [16]), "model.batching.priorities[0]: is 16, and has to be a mapping"),
+    (changed("batching.priorities", [{}, {"maxSize": -1}]), "model.batching.priorities[1].maxSize: -1 is"),
+    (changed("batching.priorities", [{"size": 1}]), "model.batching.priorities[0].size: is not a value that"),
+    (changed("batching.priorities", [{"timeoutMicroseconds": 2000}]),
+     "model.batching.priorities[0].timeoutMicroseconds: 2000 is not above maxQueueDelayMicroseconds, 2000"),
+    (changed("batching.queue.timeoutMicroseconds", 1000),
+     "model.batching.queue.timeoutMicroseconds: 1000 is not above maxQueueDelayMicroseconds, 2000"),
 ]  # fmt: skip
 
 
@@ -135,7 +193,9 @@ def test_a_missing_value_is_named(path: str) -> None:
     assert refused(without(path)) == f"model.{path}: is missing"
 
 
-@pytest.mark.parametrize("section", ["", "input.", "output.", "batching.", "batching.queue.", "instances."])
+@pytest.mark.parametrize(
+    "section", ["", "versionPolicy.", "input.", "output.", "batching.", "batching.queue.", "instances."]
+)
 def test_a_misspelt_key_is_named(section: str) -> None:
     assert (
         refused(changed(f"{section}maxSzie", 1))
@@ -144,6 +204,12 @@ def test_a_misspelt_key_is_named(section: str) -> None:
 
 
 NUMBERS = st.integers(1, 4096)
+QUEUES = st.fixed_dictionaries(
+    {
+        "maxSize": st.integers(0, 10**6),
+        "timeoutMicroseconds": st.just(0) | st.integers(10**6 + 1, 10**9),
+    }
+)
 
 
 @st.composite
@@ -158,6 +224,7 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
         "runtime": runtime,
         "precision": draw(st.sampled_from(precisions)),
         "version": draw(NUMBERS),
+        "versionPolicy": {"kind": draw(st.sampled_from(VERSION_POLICIES)), "count": draw(NUMBERS)},
         "input": {
             "name": draw(st.text(min_size=1)),
             "dataType": "BYTES",
@@ -168,16 +235,17 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
             "maxSize": most,
             "preferredSizes": draw(st.lists(st.integers(1, most), unique=True, max_size=5)),
             "maxQueueDelayMicroseconds": draw(st.integers(0, 10**6)),
-            "queue": {
-                "maxSize": draw(st.integers(0, 10**6)),
-                "timeoutMicroseconds": draw(st.integers(0, 10**9)),
-            },
+            "queue": draw(QUEUES),
+            "priorities": (levels := draw(st.lists(QUEUES, max_size=3))),
+            "defaultPriority": draw(st.integers(0, len(levels))),
         },
         "instances": {
             "count": draw(NUMBERS),
             "kind": kind,
             "threads": draw(st.integers(0, 256)) if kind == "cpu" else 0,
+            "profiles": draw(st.lists(st.integers(0, 9), unique=True)) if runtime == "tensorrt" else [],
         },
+        "responseCache": draw(st.integers(0, 10**12)),
     }
 
 

@@ -33,8 +33,12 @@
       value: {{ .Values.model.name | quote }}
     - name: MODEL_VERSION
       value: {{ int64 .Values.model.version | quote }}
+    - name: VERSION_POLICY
+      value: {{ .Values.model.versionPolicy.kind }}
+    - name: VERSION_COUNT
+      value: {{ int64 .Values.model.versionPolicy.count | quote }}
     - name: MODEL_FILE
-      value: {{ include "inference-system.modelFile" . }}
+      value: {{ include "inference-system.modelFile" .Values.model }}
   {{- include "inference-system.modelDeliveryCommon" . | nindent 2 }}
     - name: models
       mountPath: /models

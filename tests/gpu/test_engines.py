@@ -1,0 +1,164 @@
+"""On an NVIDIA GPU with TensorRT: engines compute what the model computes, and their cache keeps its word.
+
+benchmarks/gpu/run.sh runs these; MODEL names a folder that `model-tools export` wrote.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+MODEL = os.environ.get("MODEL", "")
+
+
+def missing() -> str:
+    try:
+        ctypes.CDLL("libcuda.so.1")
+        from model_tools.engine.builders import builder
+
+        builder("tensorrt").version()
+    except Exception as error:  # whatever is missing, the reason is what counts
+        return str(error)
+    return "" if MODEL else "MODEL names no model"
+
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(bool(reason := missing()), reason=f"needs a GPU with TensorRT: {reason}"),
+]
+
+
+def build(cache: Path, output: Path, precision: str, batch: int) -> subprocess.Popen[str]:
+    command = [
+        sys.executable, "-c", "from model_tools.cli import main; main()", "engine", "build", "--json",
+        "--runtime", "tensorrt", "--model", MODEL, "--precision", precision, "--max-batch", str(batch),
+        "--cache", str(cache), "--output", str(output),
+    ]  # fmt: skip
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def built(process: subprocess.Popen[str]) -> tuple[dict[str, Any], str]:
+    said, lines = process.communicate(timeout=600)
+    assert process.returncode == 0, lines
+    return json.loads(said), lines
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that two processes have asked for the same engine at once."""
+    folder = tmp_path_factory.mktemp("cache")
+    racing = [build(folder, folder.with_name(f"pod-{number}"), "fp32", 4) for number in range(2)]
+    assert sorted(built(process)[0]["found"] for process in racing) == [False, True], "built once, used twice"
+    return folder
+
+
+def entry(cache: Path) -> Path:
+    (folder,) = (each for each in cache.iterdir() if each.is_dir() and not each.name.startswith("."))
+    return folder
+
+
+def infer(plan: Path, pixels: np.ndarray) -> np.ndarray:
+    """Probabilities [N, classes] for pictures [N, height, width, 3]."""
+    import tensorrt_bindings as trt
+    from cuda.bindings import runtime as cuda
+
+    def checked(answer: tuple[Any, ...]) -> Any:
+        assert int(answer[0]) == 0, answer[0]
+        return answer[1] if len(answer) > 1 else None
+
+    engine = trt.Runtime(trt.Logger(trt.Logger.WARNING)).deserialize_cuda_engine(plan.read_bytes())
+    assert engine, f"TensorRT does not take {plan}"
+    context = engine.create_execution_context()
+    given, wanted = (engine.get_tensor_name(index) for index in range(2))
+    context.set_input_shape(given, pixels.shape)
+    rows = np.empty(tuple(context.get_tensor_shape(wanted)), np.float32)
+    places = {
+        name: checked(cuda.cudaMalloc(array.nbytes)) for name, array in ((given, pixels), (wanted, rows))
+    }
+    for name, place in places.items():
+        context.set_tensor_address(name, int(place))
+    kinds = cuda.cudaMemcpyKind
+    checked(cuda.cudaMemcpy(places[given], pixels.ctypes.data, pixels.nbytes, kinds.cudaMemcpyHostToDevice))
+    assert context.execute_async_v3(0)
+    checked(cuda.cudaDeviceSynchronize())
+    checked(cuda.cudaMemcpy(rows.ctypes.data, places[wanted], rows.nbytes, kinds.cudaMemcpyDeviceToHost))
+    return rows
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("fp16", 2e-2), ("bf16", 5e-2)])
+def test_an_engine_computes_what_the_model_computes(
+    tmp_path: Path, cache: Path, precision: str, tolerance: float
+) -> None:
+    """In the largest relative difference of a row; 11 and 8 bits of mantissa over 50 layers."""
+    import onnxruntime
+
+    process = build(cache if precision == "fp32" else tmp_path / "cache", tmp_path, precision, 4)
+    built(process)
+    pixels = np.random.default_rng(3).integers(0, 256, (4, 224, 224, 3), dtype=np.uint8)
+    session = onnxruntime.InferenceSession(f"{MODEL}/model.onnx", providers=["CPUExecutionProvider"])
+    expected = session.run(None, {session.get_inputs()[0].name: pixels})[0]
+    for size in (1, 4):
+        rows = infer(tmp_path / "model.plan", pixels[:size])
+        assert rows.shape == expected[:size].shape
+        apart = np.linalg.norm(rows - expected[:size], axis=1) / np.linalg.norm(expected[:size], axis=1)
+        assert apart.max() < tolerance
+
+
+def test_a_plan_that_is_in_the_cache_is_not_built_again(cache: Path, tmp_path: Path) -> None:
+    said, _ = built(build(cache, tmp_path, "fp32", 4))
+    assert said["found"]
+    assert (tmp_path / "model.plan").read_bytes() == (entry(cache) / "engine").read_bytes()
+
+
+def test_the_key_names_this_gpu_and_this_release_of_tensorrt(cache: Path, tmp_path: Path) -> None:
+    said, _ = built(build(cache, tmp_path, "fp32", 4))
+    listed = subprocess.run(
+        ["nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader"],
+        capture_output=True, text=True, check=True,
+    ).stdout.splitlines()[0].split(", ")  # fmt: skip
+    device = said["parts"]["device"]
+    assert [device["gpu"], device["compute_capability"]] == listed
+    assert said["parts"]["version"].startswith("10.")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "of another GPU"])
+def test_a_plan_that_can_not_be_used_is_discarded_and_built_again(
+    cache: Path, tmp_path: Path, damage: str
+) -> None:
+    folder = entry(cache)
+    if damage == "truncated":
+        with (folder / "engine").open("r+b") as plan:
+            plan.truncate(1 << 20)
+    else:
+        record = json.loads((folder / "engine.json").read_text())
+        record["key"]["device"] = {"gpu": "Tesla T4", "compute_capability": "7.5"}
+        (folder / "engine.json").write_text(json.dumps(record))
+    said, lines = built(build(cache, tmp_path, "fp32", 4))
+    assert not said["found"]
+    assert said["stored"]
+    assert "is discarded" in lines
+    pixels = np.zeros((1, 224, 224, 3), np.uint8)
+    assert infer(tmp_path / "model.plan", pixels).sum() == pytest.approx(1, abs=1e-3)
+
+
+def test_a_file_that_is_no_model_is_one_line_and_status_2(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.onnx").write_bytes(b"not a model")
+    ended = subprocess.run(
+        [sys.executable, "-c", "from model_tools.cli import main; main()", "engine", "build",
+         "--runtime", "tensorrt", "--model", str(tmp_path / "model"), "--precision", "fp32",
+         "--max-batch", "4",
+         "--output", str(tmp_path / "out")],
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert ended.returncode == 2
+    assert "is no ONNX model" in ended.stderr.splitlines()[-1]
+    assert not (tmp_path / "out" / "model.plan").exists()

@@ -13,6 +13,7 @@ from model_tools import __version__, console
 # functions: the help imports them all.
 VERBS = {
     "export": "model_tools.export",
+    "engine": "model_tools.engine.command",
     "repository": "model_tools.repository",
     "serve": "model_tools.serve",
     "fetch": "model_tools.fetch",
@@ -40,6 +41,8 @@ def cli() -> None:
     model-tools export --output build/model            TensorFlow to ONNX, checked against TensorFlow
     model-tools repository --model build/model \\
         --values values/local.yaml --output build/repository   config.pbtxt from the chart's values
+    model-tools engine build --model build/model --cache build/engines \\
+        --values values/local.yaml --output build/engine       compiled for this machine
     model-tools serve build/repository                 a local Triton, no cluster needed
     """
 

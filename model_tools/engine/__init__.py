@@ -1,0 +1,1 @@
+"""Engines: a model compiled for one device by one runtime, and the cache that pods share them in."""

@@ -1,0 +1,140 @@
+"""`model-tools engine`: builds the engine of a model for this machine, or takes it from a cache."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from model_tools.console import BadInput, CheckFailed
+
+
+@click.group("engine", short_help="The engine of a model for this machine, from a cache that pods share.")
+def command() -> None:
+    """Engines: models compiled for one kind of device by one version of one runtime."""
+
+
+@command.command("build", short_help="Take the engine from the cache, or build it.")
+@click.option("--model", "folder", required=True, metavar="DIR", type=click.Path(path_type=Path),
+              help="Folder with model.onnx.")  # fmt: skip
+@click.option("--output", required=True, metavar="DIR", type=click.Path(path_type=Path),
+              help="Folder that gets the engine: model.plan (tensorrt), model.blob (openvino).")  # fmt: skip
+@click.option("--cache", metavar="DIR", type=click.Path(path_type=Path),
+              help="Folder of engines, shared by pods; without it each start builds.")  # fmt: skip
+@click.option("--values", "files", multiple=True, metavar="FILE", type=click.Path(path_type=Path),
+              help="Chart values that say what is not said by an option; may be given again.")  # fmt: skip
+@click.option("--runtime", metavar="NAME", help="tensorrt or openvino.  [values: model.runtime]")
+@click.option("--precision", metavar="NAME", help="fp32, fp16, bf16 or int8.  [values: model.precision]")
+@click.option("--max-batch", type=int, metavar="N", help="[values: model.batching.maxSize]")
+@click.option("--preferred-batch", type=int, metavar="N",
+              help="Batch size to be fastest at.  [values: largest of model.batching.preferredSizes, or the "
+              "largest batch]")  # fmt: skip
+@click.option("--wait", default=1800.0, show_default=True, metavar="SECONDS",
+              help="How long to wait for another pod that builds the same engine.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
+def build(
+    folder: Path,
+    output: Path,
+    cache: Path | None,
+    files: tuple[Path, ...],
+    runtime: str | None,
+    precision: str | None,
+    max_batch: int | None,
+    preferred_batch: int | None,
+    wait: float,
+    as_json: bool,
+) -> None:
+    """Put the engine of a model into a folder.
+
+    A cache that is missing, full or not writable, and an engine in it that is damaged or of another key,
+    cost a build and a line that says so, nothing else.
+    """
+    from model_tools.engine.builders import builder, key
+    from model_tools.engine.cache import Result, obtain
+    from model_tools.engine.key import MODEL, Limits
+    from model_tools.progress import steps
+
+    if files or not (runtime and precision and max_batch):
+        model = _model_values(files)
+        runtime = runtime or model["runtime"]
+        precision = precision or model["precision"]
+        if max_batch is None:
+            max_batch = int(model["batching"]["maxSize"])
+            sizes = [int(size) for size in model["batching"]["preferredSizes"] if size <= max_batch]
+            preferred_batch = preferred_batch or max(sizes, default=max_batch)
+    limits = Limits(precision, max_batch, max_batch if preferred_batch is None else preferred_batch)
+    maker = builder(runtime)
+    wanted = key(maker, runtime, folder, limits)
+    version = wanted.version.split("-")[0]
+    label = f"{maker.filename} ({runtime} {version}, {precision}, key {wanted.name[:12]})"
+
+    def make(file: Path) -> None:
+        _say(f"{label}: building; this takes seconds on a CPU and minutes on a GPU")
+        with steps() as step:
+            step(f"building {label}")
+            maker.build(folder / MODEL, limits, file)
+
+    try:
+        result: Result = obtain(cache, wanted, make, output / maker.filename, wait, _say)
+    except OSError as error:
+        raise BadInput(f"{output}: can't be written ({error.strerror})") from error
+    if as_json:
+        said: dict[str, Any] = {
+            "engine": str(output / maker.filename),
+            "key": wanted.name,
+            "parts": wanted.parts(),
+        }
+        said |= {"found": result.found, "seconds": round(result.seconds, 3), "stored": result.stored}
+        click.echo(json.dumps(said))
+    elif result.found:
+        click.echo(f"{label}: found in the cache")
+    else:
+        kept = " and stored in the cache" if result.stored else ""
+        click.echo(f"{label}: built in {result.seconds:.1f} s{kept}")
+
+
+@command.command("list", short_help="What a cache holds.")
+@click.argument("cache", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the engines as JSON.")
+def list_(cache: Path, as_json: bool) -> None:
+    """List the engines in CACHE, each checked against its record; status 1 where one is damaged."""
+    from dataclasses import asdict
+
+    from model_tools.engine.cache import entries
+
+    try:
+        found = list(entries(cache))
+    except OSError as error:
+        raise BadInput(f"{cache}: {(error.strerror or 'can not be read').lower()}") from error
+    if as_json:
+        click.echo(json.dumps([asdict(entry) for entry in found], indent=2))
+    for entry in [] if as_json else found:
+        parts = entry.parts
+        what = [str(parts.get(part, "?")) for part in ("runtime", "version", "precision")]
+        size = f"{entry.size / 2**20:.1f} MiB, built in {entry.seconds:.1f} s"
+        click.echo("  ".join([entry.name[:12], *what, size, *([entry.problem] if entry.problem else [])]))
+    if damaged := [entry.name[:12] for entry in found if entry.problem]:
+        raise CheckFailed(f"{cache}: the next pod that needs it rebuilds {', '.join(damaged)}")
+
+
+def _model_values(files: tuple[Path, ...]) -> dict[str, Any]:
+    from model_tools.values import CHART_VALUES, load_values
+
+    if not files and not CHART_VALUES.is_file():
+        raise BadInput("--runtime, --precision and --max-batch: give them, or --values")
+    model = load_values(files, CHART_VALUES if CHART_VALUES.is_file() else None).get("model")
+    try:
+        assert model is not None
+        _ = model["runtime"], model["precision"], int(model["batching"]["maxSize"])
+        _ = [int(size) for size in model["batching"]["preferredSizes"]]
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
+        raise BadInput(
+            "--values: need model.runtime, model.precision and model.batching with maxSize and preferredSizes"
+        ) from error
+    return dict(model)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)

@@ -1,0 +1,162 @@
+"""What can be said of the builders without a GPU, and OpenVINO's for real on a small model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model_tools.console import BadInput
+from model_tools.engine.builders import builder
+from model_tools.engine.builders.tensorrt import flags, shapes
+from model_tools.engine.key import Limits
+
+FP16 = Limits("fp16", maximum=16, preferred=8)
+
+
+class TestTensorRT:
+    def test_a_profile_holds_one_picture_to_the_largest_batch(self) -> None:
+        small, best, large = shapes("image", (-1, 224, 224, 3), FP16)
+        assert (small, best, large) == ((1, 224, 224, 3), (8, 224, 224, 3), (16, 224, 224, 3))
+        assert builder("tensorrt").profile(FP16) == {"min": 1, "opt": 8, "max": 16}
+
+    def test_a_model_of_one_batch_size_takes_that_alone(self) -> None:
+        assert shapes("image", (16, 3), FP16) == ((16, 3), (16, 3), (16, 3))
+        with pytest.raises(BadInput, match="--max-batch: is 16, and input image takes batches of 4"):
+            shapes("image", (4, 3), FP16)
+
+    @pytest.mark.parametrize("shape", [(), (-1, -1, 224, 3), (16, 224, -1, 3)])
+    def test_any_other_unknown_size_is_named(self, shape: tuple[int, ...]) -> None:
+        with pytest.raises(BadInput, match="input image is"):
+            shapes("image", shape, FP16)
+
+    def test_every_precision_of_the_chart_has_its_flags(self) -> None:
+        assert {precision: flags(precision) for precision in builder("tensorrt").precisions} == {
+            "fp32": (),
+            "fp16": ("FP16",),
+            "bf16": ("BF16",),
+            "int8": ("INT8", "FP16"),
+        }
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A folder with a model of one addition, [N, 4]."""
+    onnx = pytest.importorskip("onnx")
+    helper, numbers = onnx.helper, onnx.TensorProto.FLOAT
+    given = helper.make_tensor_value_info("x", numbers, ["n", 4])
+    made = helper.make_tensor_value_info("y", numbers, ["n", 4])
+    one = helper.make_tensor("one", numbers, [1], [1.0])
+    graph = helper.make_graph([helper.make_node("Add", ["x", "one"], ["y"])], "small", [given], [made], [one])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (tmp_path / "model").mkdir()
+    onnx.save(model, tmp_path / "model" / "model.onnx")
+    return tmp_path / "model"
+
+
+class TestCommand:
+    """The command as a process, with OpenVINO itself."""
+
+    @pytest.fixture
+    def engine(self, run: Any, tmp_path: Path) -> Callable[..., Any]:
+        def engine(folder: Path, *more: object, runtime: str = "openvino", precision: str = "fp32") -> Any:
+            return run(
+                "engine", "build", "--model", folder, "--output", tmp_path / "out", "--runtime", runtime,
+                "--cache", tmp_path / "cache", "--precision", precision, "--max-batch", 4, *more,
+            )  # fmt: skip
+
+        return engine
+
+    def test_builds_once_then_finds_it_and_the_engine_computes(
+        self, engine: Any, run: Any, small: Path, tmp_path: Path
+    ) -> None:
+        pytest.importorskip("openvino")
+        first = engine(small)
+        assert (first.returncode, first.stdout.count(" s and stored in the cache\n")) == (0, 1), first.stderr
+        second = engine(small, "--json")
+        assert json.loads(second.stdout)["found"] is True
+        assert engine(small).stdout.endswith(": found in the cache\n")
+
+        import numpy as np
+        import openvino
+
+        blob = (tmp_path / "out" / "model.blob").read_bytes()
+        compiled = openvino.Core().import_model(blob, "CPU")
+        (answer,) = compiled([np.zeros((3, 4), np.float32)]).values()
+        assert answer.tolist() == np.ones((3, 4)).tolist()
+
+        listed = run("engine", "list", tmp_path / "cache", "--json")
+        assert listed.returncode == 0
+        (entry,) = json.loads(listed.stdout)
+        assert entry["parts"]["runtime"] == "openvino"
+        (tmp_path / "cache" / entry["name"] / "engine").write_bytes(blob[:-1])
+        listed = run("engine", "list", tmp_path / "cache")
+        assert listed.returncode == 1
+        assert "is truncated" in listed.stdout
+        assert listed.stderr.count("\n") == 1
+
+    def test_another_batch_size_needs_no_other_engine_but_another_model_does(
+        self, engine: Any, small: Path
+    ) -> None:
+        pytest.importorskip("openvino")
+        engine(small)
+        assert json.loads(engine(small, "--max-batch", 32, "--json").stdout)["found"] is True
+        import onnx
+
+        model = onnx.load(small / "model.onnx")
+        model.graph.initializer[0].float_data[0] = 2.0
+        onnx.save(model, small / "model.onnx")
+        assert json.loads(engine(small, "--json").stdout)["found"] is False
+
+    def test_what_is_no_model_is_named(self, engine: Any, small: Path) -> None:
+        pytest.importorskip("openvino")
+        (small / "model.onnx").write_bytes(b"this is not a model")
+        done = engine(small)
+        assert done.returncode == 2
+        assert "model.onnx: is no ONNX model" in done.stderr.splitlines()[-1]
+
+    @pytest.mark.parametrize(
+        ("options", "named"),
+        [
+            ({"runtime": "tensorflow"}, "--runtime: tensorflow has no engines; openvino and tensorrt have"),
+            (
+                {"precision": "fp16"},
+                "--precision: fp16 can't run on openvino, which takes fp32 or bf16 or int8",
+            ),
+            ({"runtime": "tensorrt"}, "--runtime: tensorrt is not installed here"),
+        ],
+    )
+    def test_bad_input_is_one_line(
+        self, engine: Any, small: Path, options: dict[str, str], named: str
+    ) -> None:
+        done = engine(small, **options)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"model-tools: {named}")
+        assert done.stderr.count("\n") == 1
+
+    def test_a_model_or_a_cache_that_is_not_there_is_named(
+        self, engine: Any, run: Any, tmp_path: Path
+    ) -> None:
+        done = engine(tmp_path / "none")
+        assert (done.returncode, done.stderr) == (
+            2, f"model-tools: {tmp_path}/none/model.onnx: no such folder\n",
+        )  # fmt: skip
+        done = run("engine", "list", tmp_path / "none")
+        assert (done.returncode, done.stderr) == (
+            2, f"model-tools: {tmp_path}/none: no such file or directory\n",
+        )  # fmt: skip
+
+    def test_values_say_what_no_option_does(self, run: Any, small: Path, tmp_path: Path) -> None:
+        pytest.importorskip("openvino")
+        values = tmp_path / "values.yaml"
+        values.write_text(
+            "model: {runtime: openvino, precision: fp32, batching: {maxSize: 8, preferredSizes: [4, 8]}}"
+        )
+        done = run(
+            "engine", "build", "--model", small, "--output", tmp_path / "out", "--values", values, "--json"
+        )
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["parts"]["precision"] == "fp32"

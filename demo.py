@@ -91,7 +91,7 @@ class Target:
         images = [
             chart,
             Step("model", [BIN / "python", "-c", EXPORT, MODEL]),
-            Step("images", [*build, *push, "triton-cpu", "tools"]),
+            Step("images", [*build, *push, "triton-cpu", "tools", "proxy"]),
             Step("model image", [*build, *push, "--model", MODEL, "model"], ("model", "images")),
         ]
         if self.kubeconfig:

@@ -74,13 +74,13 @@ def known(name: str, model: Path = MODEL) -> Image:
             "",
             ("model", "source"),
         )
-    if name in ("tools", "triton-cpu"):
-        values = {"tools": ("tools",), "triton-cpu": ("triton",)}[name]
+    places = {"tools": ("tools",), "triton-cpu": ("triton",), "proxy": ("triton", "httpProxy")}
+    if name in places:
         containerfile = folder / name / "Containerfile"
         if not containerfile.exists():
             raise BadInput(f"image {name}: {containerfile} does not exist")
-        return Image(name, containerfile, REPOSITORY, "", values)
-    raise BadInput(f"no image is called {name}; there are: tools, triton-cpu, model")
+        return Image(name, containerfile, REPOSITORY, "", places[name])
+    raise BadInput(f"no image is called {name}; there are: tools, triton-cpu, proxy, model")
 
 
 def model_name(directory: Path) -> str:
@@ -193,7 +193,7 @@ def write_values(images: list[Image], path: Path = VALUES, registry: str = REGIS
     "--push", "registry", metavar="HOST/PATH", help="Push to this registry instead of writing archives."
 )
 def cli(names: tuple[str, ...], model: Path, values: Path, registry: str | None) -> None:
-    """Builds images (tools, triton-cpu, model), prints their archives or references, writes a values file."""
+    """Builds images (tools, triton-cpu, proxy, model), prints where they are, writes a values file."""
     images = [known(name, model) for name in names]
     with Steps() as steps:
         if not (registry and shutil.which("docker")):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 MAX_MESSAGE = 2**31 - 1
+CA_FILE = "LOADTEST_CA_FILE"  # certificates to trust in place of the system's; a missing file is none
 
 
 class RequestFailed(Exception):
@@ -55,7 +56,9 @@ class GrpcClient:
 
         self._model, self._timeout, self._interface = model, timeout, interface
         options = [
-            ("grpc.lb_policy_name", "round_robin"),
+            ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
+            # A request that fails is one failure of the service, whatever a second try would have given.
+            ("grpc.enable_retries", 0),
             # Channels with one target share connections unless told not to: then all users would queue
             # on one TCP connection, and one pod's worth of flow control.
             ("grpc.use_local_subchannel_pool", 1),
@@ -63,13 +66,15 @@ class GrpcClient:
             ("grpc.max_receive_message_length", MAX_MESSAGE),
             # An inference service is never behind the proxy that the environment names for the internet.
             ("grpc.enable_http_proxy", 0),
-            ("grpc.dns_min_time_between_resolutions_ms", 5000),
+            # The default of 30 s is longer than a pod drains: its successors would be heard of too late.
+            ("grpc.dns_min_time_between_resolutions_ms", 1000),
             ("grpc.initial_reconnect_backoff_ms", 500),
             ("grpc.max_reconnect_backoff_ms", 5000),
         ]
         if url.startswith("grpcs://"):
             target = url.removeprefix("grpcs://")
-            self._channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(), options)
+            credentials = grpc.ssl_channel_credentials(_trusted())
+            self._channel = grpc.secure_channel(target, credentials, options)
         else:
             self._channel = grpc.insecure_channel(url.removeprefix("grpc://"), options)
         from tritonclient.grpc import service_pb2
@@ -149,6 +154,7 @@ class HttpClient:
             concurrency=1,
             connection_timeout=min(timeout, 10.0),
             network_timeout=timeout,
+            ssl_context_factory=_tls_context,
         )
 
     def metadata(self) -> dict[str, Any]:
@@ -211,6 +217,22 @@ class HttpClient:
 
     def close(self) -> None:
         self._client.close()
+
+
+def _trusted() -> bytes | None:
+    """The certificates of CA_FILE; None where the system's are meant."""
+    import os
+    from pathlib import Path
+
+    file = Path(os.environ.get(CA_FILE, ""))
+    return file.read_bytes() if file.is_file() else None
+
+
+def _tls_context(**_: Any) -> Any:
+    from gevent import ssl
+
+    trusted = _trusted()
+    return ssl.create_default_context(cadata=trusted.decode() if trusted else None)
 
 
 def _grpc_failure(error: Any) -> RequestFailed:

@@ -37,6 +37,8 @@ DOCUMENTS = {
     "v1": "api__v1_openapi.json",
     "apps/v1": "apis__apps__v1_openapi.json",
     "autoscaling/v2": "apis__autoscaling__v2_openapi.json",
+    "networking.k8s.io/v1": "apis__networking.k8s.io__v1_openapi.json",
+    "policy/v1": "apis__policy__v1_openapi.json",
 }
 # kind: the module that carries its CRD, and where.
 CRDS = {

@@ -154,6 +154,7 @@ def test_a_value_out_of_range_is_named(key: str, value: Any) -> None:
         ({"tools": {"image": {"repository": ""}}}, "tools.image.repository: "),
         ({"tools": {"image": {"tag": ""}}}, "tools.image.tag: "),
         ({"triton": {"image": {"tag": ""}}}, "triton.image.tag: "),
+        ({"triton": {"httpProxy": {"image": {"repository": ""}}}}, "triton.httpProxy.image.repository: "),
         (
             {"triton": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 0}}},
             "triton.rollingUpdate: maxSurge and maxUnavailable are both 0",

@@ -29,6 +29,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "autoscaling": {"kind": "hpa", "requestsPerSecond": 2000000},
         "region": "europe-west4",
     },
+    "TLS": {"triton": {"tls": {"secretName": "certificate"}}},
+    "no network policy": {"networkPolicy": {"enabled": False}},
     "any node": {"triton": {"nodeSelector": {"cloud.google.com/gke-accelerator": None}, "tolerations": []}},
 }
 
@@ -78,6 +80,9 @@ def test_objects_have_the_names_that_tools_look_for() -> None:
     names = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in render_chart(name="blue")}
     assert names == {
         ("ConfigMap", "blue-inference-system-model-config"),
+        ("ConfigMap", "blue-inference-system-proxy-config"),
+        ("NetworkPolicy", "blue-inference-system-triton"),
+        ("PodDisruptionBudget", "blue-inference-system-triton"),
         ("Deployment", "blue-inference-system-triton"),
         ("Service", "blue-inference-system-triton"),
         ("Service", "blue-inference-system-triton-headless"),
@@ -117,3 +122,16 @@ def test_the_defaults_are_for_t4_nodes_on_gke() -> None:
 def test_a_default_node_label_is_removed_by_null() -> None:
     pod = pods(render_chart(VARIANTS["any node"]))["Deployment inference-system-triton"]["spec"]
     assert pod["nodeSelector"] == {}
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "values" / "accelerators").glob("*.yaml")), ids=lambda f: f.stem
+)
+def test_an_accelerators_file_over_a_regions_moves_the_pods_to_its_nodes(file: Path) -> None:
+    region, both = (
+        pods(render_chart(*layers))["Deployment inference-system-triton"]["spec"]
+        for layers in (REGIONS[:1], [*REGIONS[:1], file])
+    )
+    assert both["nodeSelector"] != region["nodeSelector"]
+    assert both["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert both["containers"][0]["image"] == region["containers"][0]["image"]

@@ -81,3 +81,11 @@ capabilities:
 {{- $root := first . -}}
 {{- printf "%s/%s-%s" $root.Release.Namespace (include "inference-system.fullname" $root) (last .) -}}
 {{- end -}}
+
+{{/* Returns the affinity of Triton's pods as JSON: the one of the values, and two pods never on one node. */}}
+{{- define "inference-system.affinity" -}}
+{{- $selector := dict "matchLabels" (include "inference-system.selectorLabels" (list . "triton") | fromYaml) -}}
+{{- $apart := dict "topologyKey" "kubernetes.io/hostname" "labelSelector" $selector -}}
+{{- $default := dict "podAntiAffinity" (dict "requiredDuringSchedulingIgnoredDuringExecution" (list $apart)) -}}
+{{- ternary (mustMerge (dict) .Values.triton.affinity $default) .Values.triton.affinity .Values.triton.onePodPerNode | toJson -}}
+{{- end -}}

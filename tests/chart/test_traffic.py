@@ -1,0 +1,241 @@
+"""How requests reach Triton: who may send them, through what, and what becomes of them when a pod ends."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from typing import Any
+
+import pytest
+
+from .render import ROOT, containers, only, pods, render_chart
+
+LOCAL = ROOT / "values" / "local.yaml"
+TLS = {"triton": {"tls": {"secretName": "certificate"}}}
+# What a client may ask of Triton; all else of its API is closed.
+OPEN = {"health", "metadata", "inference", "model-config"}
+ALL = OPEN | {"shared-memory", "model-repository", "statistics", "trace", "logging"}
+
+
+def triton_pod(*values: Any) -> dict[str, Any]:
+    return dict(pods(render_chart(*values))["Deployment inference-system-triton"]["spec"])
+
+
+def container(pod: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(each for each in pod["containers"] if each["name"] == name)
+
+
+def arguments(pod: dict[str, Any]) -> dict[str, str]:
+    """Triton's options by name."""
+    given = (word.removeprefix("--").partition("=") for word in container(pod, "triton")["args"])
+    return {name: value for name, _, value in given}
+
+
+def proxy(*values: Any) -> str:
+    return str(only(render_chart(*values), "ConfigMap", "-proxy-config")["data"]["haproxy.cfg"])
+
+
+def seconds(directive: str, config: str) -> int:
+    found = re.findall(rf"^\s*{directive}\s+(\d+)s$", config, re.MULTILINE)
+    assert len(found) == 1, f"{directive}: {found}"
+    return int(found[0])
+
+
+@pytest.mark.parametrize(
+    ("drain", "queue", "execution"),
+    list(itertools.product((0, 5, 20, 300), (0, 1, 999_999, 60_000_000), (1, 30))),
+)
+def test_each_part_of_a_pod_outlives_what_it_serves(drain: int, queue: int, execution: int) -> None:
+    values = {
+        "triton": {"drainSeconds": drain, "executionSeconds": execution},
+        "model": {"batching": {"maxQueueDelayMicroseconds": 0, "queue": {"timeoutMicroseconds": queue}}},
+    }
+    pod, config = triton_pod(values), proxy(values)
+    longest_request = queue / 1e6 + execution
+    proxy_closes = seconds("grace", config)
+    triton_stops = container(pod, "triton")["lifecycle"]["preStop"]["sleep"]["seconds"]
+    exit_timeout = int(arguments(pod)["exit-timeout-secs"])
+    assert proxy_closes == drain
+    assert f"sleep {drain}" in container(pod, "proxy")["lifecycle"]["preStop"]["exec"]["command"][-1]
+    assert triton_stops >= proxy_closes + seconds("timeout http-request", config) > drain
+    assert exit_timeout >= longest_request
+    assert seconds("timeout server", config) > longest_request
+    assert proxy_closes + seconds("hard-stop-after", config) >= proxy_closes + longest_request
+    assert pod["terminationGracePeriodSeconds"] > triton_stops + exit_timeout
+    # By then a client has been told twice to ask for the pods' addresses again.
+    assert int(arguments(pod)["grpc-max-connection-age"]) <= max(1000, drain * 1000 / 2)
+    assert int(arguments(pod)["grpc-max-connection-age-grace"]) >= longest_request * 1000
+
+
+def test_a_changed_proxy_configuration_restarts_the_pods() -> None:
+    before, after = (
+        pods(render_chart(values))["Deployment inference-system-triton"]["metadata"]["annotations"]
+        for values in ({}, {"triton": {"httpProxy": {"maxBodyBytes": 1}}})
+    )
+    assert before != after
+
+
+def test_clients_reach_tritons_http_through_the_proxy_only() -> None:
+    pod = triton_pod()
+    given = arguments(pod)
+    assert given["http-address"] == "127.0.0.1"
+    assert f"server triton 127.0.0.1:{given['http-port']}" in proxy()
+    assert given["grpc-address"] == given["metrics-address"] == "0.0.0.0"
+    names = {port["name"]: each["name"] for each in pod["containers"] for port in each["ports"]}
+    assert names == {"http": "proxy", "health": "proxy", "grpc": "triton", "metrics": "triton"}
+
+
+def test_the_proxy_passes_nothing_but_health_on_its_plain_port() -> None:
+    health = proxy(TLS).split("frontend health")[1].split("backend")[0]
+    assert "bind :8003\n" in health
+    assert "http-request deny unless { path /v2/health/live /v2/health/ready }" in health
+
+
+@pytest.mark.parametrize("option", ["http-restricted-api", "grpc-restricted-protocol"])
+def test_what_changes_triton_is_closed_with_a_key_that_no_client_has(option: str) -> None:
+    pod = triton_pod()
+    closed, _, key = arguments(pod)[option].partition(":")
+    assert set(closed.split(",")) == ALL - OPEN
+    assert key == "operator=$(POD_UID)"
+    (variable,) = container(pod, "triton")["env"]
+    assert variable == {"name": "POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}
+    assert arguments(pod)["model-control-mode"] == "none"
+
+
+def test_a_tls_secret_serves_tls_on_both_protocols_and_its_key_is_mounted_into_tritons_pod_only() -> None:
+    manifests = render_chart(LOCAL, TLS)
+    found = pods(manifests)
+    pod = found.pop("Deployment inference-system-triton")["spec"]
+    given = arguments(pod)
+    assert given["grpc-use-ssl"] == "true"
+    assert (given["grpc-server-cert"], given["grpc-server-key"]) == ("/tls/tls.crt", "/tls/tls.key")
+    assert "bind :8000 ssl crt /tls/tls.crt" in proxy(LOCAL, TLS)
+    assert {"name": "tls", "secret": {"secretName": "certificate"}} in pod["volumes"]
+    for each in pod["containers"]:
+        assert {"name": "tls", "mountPath": "/tls", "readOnly": True} in each["volumeMounts"], each["name"]
+    assert len(found) == 3
+    for name, client in found.items():
+        (volume,) = (volume for volume in client["spec"]["volumes"] if volume["name"] == "tls")
+        assert volume["secret"]["items"] == [{"key": "ca.crt", "path": "ca.crt"}], name
+        text = str(containers(client))
+        assert "LOADTEST_CA_FILE" in text, name
+        assert "grpcs://dns:///inference-system-triton-headless.inference.svc:8001" in text, name
+        assert "https://inference-system-triton.inference.svc:8000" in text, name
+
+
+def test_without_a_secret_nothing_speaks_of_tls() -> None:
+    text = str(render_chart())
+    assert "/tls" not in text
+    assert "grpc-use-ssl" not in text
+    assert " ssl crt " not in text
+    assert "https://inference" not in text
+
+
+def policy(*values: Any) -> dict[str, Any]:
+    return dict(only(render_chart(*values), "NetworkPolicy", "-triton")["spec"])
+
+
+def test_only_the_releases_namespace_and_prometheus_may_reach_triton() -> None:
+    manifests = render_chart(LOCAL)
+    spec = policy(LOCAL)
+    labels = pods(manifests)["Deployment inference-system-triton"]["metadata"]["labels"]
+    assert spec["podSelector"]["matchLabels"].items() <= labels.items()
+    assert set(spec["policyTypes"]) == {"Ingress", "Egress"}
+    clients, prometheus = spec["ingress"]
+    assert clients["from"] == [{"podSelector": {}}]
+    assert {port["port"] for port in clients["ports"]} == {8000, 8001, 8003}
+    assert prometheus["from"] == [
+        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    ]
+    assert {port["port"] for port in prometheus["ports"]} == {8002}
+
+
+def test_clients_of_other_namespaces_are_a_value() -> None:
+    peers = [
+        {
+            "namespaceSelector": {"matchLabels": {"team": "shop"}},
+            "podSelector": {"matchLabels": {"app": "web"}},
+        },
+        {"ipBlock": {"cidr": "35.191.0.0/16"}},
+    ]
+    assert policy({"networkPolicy": {"clients": peers}})["ingress"][0]["from"] == peers
+
+
+def test_no_clients_admits_nobody_instead_of_everybody() -> None:
+    """An empty `from` in a NetworkPolicy means any source."""
+    ingress = policy({"networkPolicy": {"clients": []}})["ingress"]
+    assert all(rule["from"] for rule in ingress)
+    assert {port["port"] for rule in ingress for port in rule["ports"]} == {8002}
+
+
+def test_triton_may_ask_for_names_and_fetch_a_model_from_a_url_and_nothing_else() -> None:
+    def to(rules: list[dict[str, Any]]) -> set[int]:
+        return {port["port"] for rule in rules for port in rule["ports"]}
+
+    assert to(policy()["egress"]) == {53}
+    source = {"model": {"source": {"type": "url", "url": "gs://bucket/model"}}}
+    rules = policy(source)["egress"]
+    assert to([rule for rule in rules if "to" not in rule]) == {53, 443}
+    for rule in rules:
+        for peer in rule.get("to", []):
+            assert peer["ipBlock"]["cidr"].startswith("169.254.169.")
+
+
+def test_nothing_of_a_release_is_reachable_from_outside_the_cluster() -> None:
+    """Locust's page, Triton and its metrics: every Service is ClusterIP, and nothing routes to one."""
+    for manifest in render_chart(LOCAL):
+        assert manifest["kind"] not in ("Ingress", "HTTPRoute", "Gateway")
+        if manifest["kind"] == "Service":
+            assert manifest["spec"]["type"] == "ClusterIP", manifest["metadata"]["name"]
+            assert not {"externalIPs", "loadBalancerIP"} & set(manifest["spec"])
+    for name, pod in pods(render_chart(LOCAL)).items():
+        for each in containers(pod):
+            assert not any("hostPort" in port for port in each.get("ports", [])), name
+
+
+def test_a_digest_can_be_given_for_every_image_of_the_chart() -> None:
+    digest = "sha256:" + "0123456789abcdef" * 4
+    image = {"image": {"digest": digest}}
+    values = {"triton": {**image, "httpProxy": image}, "tools": image, "model": {"source": image}}
+    for name, pod in pods(render_chart(values)).items():
+        for each in containers(pod):
+            assert each["image"].endswith(f"@{digest}"), (name, each["name"])
+
+
+def test_two_pods_never_share_a_node_by_default() -> None:
+    (rule,) = triton_pod()["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert rule["topologyKey"] == "kubernetes.io/hostname"
+    labels = pods(render_chart())["Deployment inference-system-triton"]["metadata"]["labels"]
+    assert rule["labelSelector"]["matchLabels"].items() <= labels.items()
+
+
+def test_an_affinity_of_the_values_is_kept_beside_it() -> None:
+    node = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}
+    affinity = triton_pod({"triton": {"affinity": node}})["affinity"]
+    assert affinity["nodeAffinity"] == node["nodeAffinity"]
+    assert affinity["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert triton_pod({"triton": {"affinity": node, "onePodPerNode": False}})["affinity"] == node
+
+
+def test_pods_spread_over_zones_and_nodes_but_never_wait_for_it() -> None:
+    constraints = triton_pod({"triton": {"onePodPerNode": False}})["topologySpreadConstraints"]
+    assert {each["topologyKey"] for each in constraints} == {
+        "topology.kubernetes.io/zone",
+        "kubernetes.io/hostname",
+    }
+    assert {each["whenUnsatisfiable"] for each in constraints} == {"ScheduleAnyway"}
+
+
+def test_a_node_drain_takes_one_pod_at_a_time_and_one_that_cannot_start_holds_up_nothing() -> None:
+    manifests = render_chart()
+    budget = only(manifests, "PodDisruptionBudget", "-triton")["spec"]
+    assert budget["maxUnavailable"] == 1
+    assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+    labels = pods(manifests)["Deployment inference-system-triton"]["metadata"]["labels"]
+    assert budget["selector"]["matchLabels"].items() <= labels.items()
+
+
+def test_priority_and_runtime_class_are_values() -> None:
+    pod = triton_pod({"triton": {"priorityClassName": "serving", "runtimeClassName": "nvidia"}})
+    assert (pod["priorityClassName"], pod["runtimeClassName"]) == ("serving", "nvidia")
+    assert not {"priorityClassName", "runtimeClassName"} & set(triton_pod())

@@ -53,6 +53,14 @@ def helm(release: Release) -> Helm:
     return Helm(release.namespace)
 
 
+@pytest.fixture(scope="session")
+def chart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The chart without its optional dependency, as it installs where an operator is already there."""
+    from charts.package import package
+
+    return package(tmp_path_factory.mktemp("chart") / "inference-system")
+
+
 @pytest.fixture(scope="module")
 def kube_config() -> str:
     """Where pytest-helm-charts' cluster is: no option of its own, the same kubeconfig as everything here."""

@@ -1,4 +1,4 @@
-"""Helm as a user of the chart runs it, next to the release under test."""
+"""Helm and kubectl as a user of the chart runs them, next to the release under test."""
 
 from __future__ import annotations
 
@@ -62,6 +62,13 @@ class Helm:
             yield
         finally:
             self("uninstall", release, "--ignore-not-found", "--wait")
+
+
+def kubectl(*arguments: str, namespace: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["kubectl", "--namespace", namespace, *arguments],
+        input=given, capture_output=True, text=True, check=False, timeout=180,
+    )  # fmt: skip
 
 
 def merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

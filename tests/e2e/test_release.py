@@ -18,7 +18,7 @@ import pytest
 
 from model_tools.kube import Release, service_session
 
-from .helm import Helm, merged
+from .helm import Helm, kubectl, merged
 
 if TYPE_CHECKING:
     from pytest_helm_charts.clusters import Cluster
@@ -26,14 +26,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 BROKEN = "broken-by-test"  # the release that these tests try to install, and its namespace
 BOUND = 45  # seconds that Helm is given for a release that can't start
-
-
-@pytest.fixture(scope="session")
-def chart(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The chart without its optional dependency, as it installs where an operator is already there."""
-    from charts.package import package
-
-    return package(tmp_path_factory.mktemp("chart") / "inference-system")
 
 
 @pytest.fixture(scope="session")
@@ -54,13 +46,6 @@ def beside(release: Release, helm: Helm) -> dict[str, Any]:
         "monitoring": {"podMonitor": {"enabled": False}, "rules": {"enabled": False}},
     }
     return merged(helm.user_values(release.name), changes)
-
-
-def kubectl(*arguments: str, namespace: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["kubectl", "--namespace", namespace, *arguments],
-        input=given, capture_output=True, text=True, check=False, timeout=180,
-    )  # fmt: skip
 
 
 def left_over() -> list[str]:

@@ -39,7 +39,8 @@ frontend http
 # For probes and load balancers: never TLS, nothing but health.
 frontend health
   bind :8003
-  option dontlog-normal
+  # A probe that fails is an event of the pod's already.
+  no log
   monitor-uri /proxy
   http-request deny unless { path /v2/health/live /v2/health/ready }
   http-request return status 503 if { stopping }

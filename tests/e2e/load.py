@@ -1,0 +1,80 @@
+"""A constant load over gRPC and HTTP at once, from the release's own load test, while a test acts.
+
+Nobody retries: gRPC's retries are off in loadtest.clients, and its HTTP client has none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from loadtest.api import LocustApi, Snapshot
+from loadtest.run import REPORT, Settings, spawn, wait_for_turn, wait_for_workers
+from model_tools.kube import Release, service_session
+
+PATIENCE = 120.0  # seconds for requests to be answered
+
+
+@dataclass
+class Load:
+    """A load that runs, since `first`."""
+
+    api: LocustApi
+    first: Snapshot
+
+    def answered(self) -> dict[str, int]:
+        """Requests since the start that have had an answer or failed, by protocol."""
+        now = self.api.snapshot()
+        return {name: count - self.first.requests.get(name, 0) for name, count in now.requests.items()}
+
+    def go_on(self, requests: int) -> None:
+        """Returns when that many more have been answered over each protocol."""
+        aim = {name: count + requests for name, count in self.answered().items()}
+        deadline = time.monotonic() + PATIENCE
+        while any(self.answered()[name] < count for name, count in aim.items()):
+            assert time.monotonic() < deadline, f"{self.answered()} answers in {PATIENCE:.0f} s, not {aim}"
+            time.sleep(1)
+
+    def failures(self) -> list[dict[str, Any]]:
+        """Every kind of failure since the start: protocol, error, count."""
+        time.sleep(REPORT)  # workers report once a second
+        return self.api.snapshot().errors
+
+
+@contextmanager
+def constant_load(
+    release: Release, requests_per_second: float, users: int, protocol: str = "both"
+) -> Iterator[Load]:
+    """The load runs, every protocol has been answered, and the counters have been reset."""
+    settings = replace(
+        Settings.from_values(release.values),
+        users=users,
+        spawn_rate=users,
+        duration=900,
+        protocol=protocol,
+        arrival="constant",
+        requests_per_second=requests_per_second,
+    )
+
+    def quiet(stage: str, part: float, shown: str) -> None:
+        pass
+
+    api = LocustApi(*service_session(release.namespace, f"{release.fullname}-loadtest", 8089))
+    wait_for_workers(api, settings.workers, PATIENCE, quiet)
+    wait_for_turn(api, True, PATIENCE, quiet)
+    api.swarm(settings.form)
+    try:
+        spawn(api, settings, quiet)
+        deadline = time.monotonic() + PATIENCE
+        wanted = {"grpc", "http"} if protocol == "both" else {protocol}
+        while {name for name, count in api.snapshot().requests.items() if count} != wanted:
+            assert time.monotonic() < deadline, f"no answers over {wanted} in {PATIENCE:.0f} s"
+            time.sleep(0.5)
+        api.reset()
+        time.sleep(REPORT)
+        yield Load(api, api.snapshot())
+    finally:
+        api.stop()

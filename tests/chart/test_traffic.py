@@ -67,6 +67,12 @@ def test_each_part_of_a_pod_outlives_what_it_serves(drain: int, queue: int, exec
     assert int(arguments(pod)["grpc-max-connection-age-grace"]) >= longest_request * 1000
 
 
+def test_a_slower_queue_of_a_priority_level_is_waited_for_as_well() -> None:
+    levels = [{"timeoutMicroseconds": 500_000}, {"timeoutMicroseconds": 70_000_000}]
+    values = {"model": {"batching": {"priorities": levels}}, "triton": {"executionSeconds": 3}}
+    assert arguments(triton_pod(values))["exit-timeout-secs"] == "73"
+
+
 def test_a_changed_proxy_configuration_restarts_the_pods() -> None:
     before, after = (
         pods(render_chart(values))["Deployment inference-system-triton"]["metadata"]["annotations"]

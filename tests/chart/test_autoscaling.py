@@ -102,6 +102,14 @@ def test_an_empty_answer_is_no_answer() -> None:
         assert trigger["metadata"]["ignoreNullValues"] == "false"
 
 
+@pytest.mark.parametrize(
+    ("window", "interval"), [("60s", "15s"), ("1m", "15s"), ("2s", "500ms"), ("4m", "1m")]
+)
+def test_a_window_of_four_scrapes_is_long_enough_whatever_its_unit(window: str, interval: str) -> None:
+    values = {"monitoring": {"podMonitor": {"interval": interval}}}
+    assert render_chart(scaled("keda", window=window), values)
+
+
 def test_one_region_does_not_scale_by_anothers_requests() -> None:
     spec = only(render_chart(scaled("keda"), {"region": "us-central1"}), "ScaledObject", "-triton")["spec"]
     assert all('region="us-central1"' in trigger["metadata"]["query"] for trigger in spec["triggers"])

@@ -27,7 +27,10 @@ CONTEXTS: dict[str, dict[str, Any]] = {
     "model.instances.threads": {
         "model": {"runtime": "openvino", "precision": "fp32", "instances": {"kind": "cpu"}}
     },
-    "autoscaling.": {"autoscaling": {"kind": "keda", "requestsPerSecond": 100}},
+    "autoscaling.": {
+        "autoscaling": {"kind": "keda", "requestsPerSecond": 100},
+        "monitoring": {"podMonitor": {"interval": "1s"}},
+    },
     "model.versionPolicy.count": {"model": {"versionPolicy": {"kind": "latest"}}},
     "model.batching.defaultPriority": {"model": {"batching": {"priorities": [{}, {}, {}, {}]}}},
     "loadtest.requestsPerSecond": {"loadtest": {"arrival": "constant"}},

@@ -189,6 +189,14 @@ def test_a_value_out_of_range_is_named(key: str, value: Any) -> None:
             "autoscaling.triggers: triggers are for autoscaling.kind keda.",
         ),
         (
+            merge(KEDA, {"autoscaling": {"window": "59s"}}),
+            "autoscaling.window: 59s holds fewer than 4 scrapes",
+        ),
+        (
+            merge(KEDA, {"monitoring": {"podMonitor": {"interval": "1m"}}}),
+            "autoscaling.window: 2m holds fewer than 4 scrapes at monitoring.podMonitor.interval 1m",
+        ),
+        (
             merge(KEDA, {"monitoring": {"rules": {"enabled": False}}}),
             "monitoring.rules.enabled: autoscaling.kind keda reads",
         ),

@@ -16,3 +16,9 @@
   adapterName: inference_autoscaling_replicas_for_objectives
   perPod: "1"
 {{- end -}}
+
+{{/* Returns the seconds of a duration that has one unit, such as 500ms, 15s or 2m. Takes the duration. */}}
+{{- define "inference-system.seconds" -}}
+{{- $number := regexFind "^[0-9]+" . | float64 -}}
+{{- get (dict "ms" (divf $number 1000.0) "s" $number "m" (mulf $number 60.0)) (regexFind "[a-z]+$" .) -}}
+{{- end -}}

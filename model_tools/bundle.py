@@ -1,8 +1,8 @@
 """The model directory that `export` makes and everything else reads.
 
 model.onnx, model.json (what it is), reference.npz (`pictures` as a request holds them, and `outputs`,
-TensorFlow's answers to them, so that any server of the model can be checked without TensorFlow), and
-SHA256SUMS of them all.
+TensorFlow's answers to them, so that any server of the model can be checked without TensorFlow),
+warmup/sample (the first of the pictures, raw, for Triton's warm-up), and SHA256SUMS of them all.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model_tools.config import Tensor
+from model_tools.config import WARMUP_SAMPLE, Tensor
 from model_tools.console import BadInput
 
 MODEL, METADATA, REFERENCE, SUMS = "model.onnx", "model.json", "reference.npz", "SHA256SUMS"
+SAMPLE = f"warmup/{WARMUP_SAMPLE}"
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,11 @@ def write(folder: Path, metadata: dict[str, Any], pictures: Any, outputs: Any) -
     import numpy as np
 
     np.savez_compressed(folder / REFERENCE, pictures=pictures, outputs=outputs)
+    (folder / SAMPLE).parent.mkdir()
+    (folder / SAMPLE).write_bytes(pictures[0].tobytes())
     metadata = metadata | {"digest": f"sha256:{digest(folder / MODEL)}"}
     (folder / METADATA).write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
-    lines = [f"{digest(folder / name)}  {name}\n" for name in (MODEL, METADATA, REFERENCE)]
+    lines = [f"{digest(folder / name)}  {name}\n" for name in (MODEL, METADATA, REFERENCE, SAMPLE)]
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")
 
 

@@ -17,6 +17,7 @@ What each value becomes:
 | instance_group | model.instances: count of KIND_GPU or KIND_CPU, optimization profiles |
 | dynamic_batching | model.batching: sizes, delay, a queue that refuses when full or late; 0: no limit; \
   each of model.batching.priorities has a queue of its own, the first is level 1, the highest |
+| model_warmup | model.warmup: batches of 1 and of maxSize, of a real picture or of random numbers |
 | response_cache | on where model.responseCache is above 0 |
 | parameters | openvino: INFERENCE_PRECISION, INFERENCE_NUM_THREADS; on the CPU with threads above 0, \
   onnxruntime: intra_op_thread_count, tensorflow: TF_NUM_INTRA_THREADS |
@@ -47,6 +48,8 @@ DATA_TYPES = (
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
     "FP16", "BF16", "FP32", "FP64", "BYTES",
 )  # fmt: skip
+WARMUP_SAMPLE = "sample"  # file with the bytes of one request's input, where Triton looks: NAME/warmup/
+WARMUP_DATA = ("sample", "random")
 VERSION_POLICIES = ("specific", "latest", "all")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _MAXIMUM = 2**31 - 1
@@ -112,7 +115,8 @@ class VersionPolicy:
 class ModelConfig:
     """One model as Triton serves it. Raises BadInput when made with values that can't work.
 
-    `response_cache` is this model's part of the cache in bytes, 0 for none.
+    `response_cache` is this model's part of the cache in bytes, 0 for none; `warmup` is one of WARMUP_DATA,
+    or None for no warm-up.
     """
 
     name: str
@@ -125,6 +129,7 @@ class ModelConfig:
     instances: Instances
     version_policy: VersionPolicy = VersionPolicy()
     response_cache: int = 0
+    warmup: str | None = None
 
     def __post_init__(self) -> None:
         for problem in self._problems():
@@ -146,6 +151,8 @@ class ModelConfig:
         yield from _tensor_problems("output", self.output)
         yield from self._instance_problems()
         yield from self._batching_problems()
+        if self.warmup not in (None, *WARMUP_DATA):
+            yield f"warmup.data: {self.warmup!r} is not {' or '.join(WARMUP_DATA)}"
         yield from _outside("responseCache", self.response_cache, 0, MAXIMUM_BYTES)
 
     def _version_problems(self) -> Iterator[str]:
@@ -217,6 +224,7 @@ class ModelConfig:
             batching=_batching(values.section("batching")),
             instances=_instances(values.section("instances")),
             response_cache=values.integer("responseCache"),
+            warmup=_warmup(values.section("warmup")),
         )
         values.ignore("source")  # where the files come from: the pod's business, not Triton's
         values.nothing_left()
@@ -246,6 +254,7 @@ class ModelConfig:
             "output": [_tensor_dict(self.output)],
             "instance_group": [self._instance_group()],
             "dynamic_batching": self._dynamic_batching(),
+            "model_warmup": self._model_warmup(),
             "parameters": {key: {"string_value": value} for key, value in self._parameters().items()},
         }
         if self.response_cache:
@@ -282,6 +291,17 @@ class ModelConfig:
             }
         return message
 
+    def _model_warmup(self) -> list[dict[str, Any]]:
+        if self.warmup is None:
+            return []
+        data = {"sample": {"input_data_file": WARMUP_SAMPLE}, "random": {"random_data": True}}[self.warmup]
+        tensor = _tensor_dict(self.input)
+        given = {"data_type": tensor["data_type"], "dims": tensor["dims"]} | data
+        return [
+            {"name": f"batch of {size}", "batch_size": size, "inputs": {self.input.name: given}}
+            for size in sorted({1, self.batching.max_size})
+        ]
+
     def _parameters(self) -> dict[str, str]:
         threads = self.instances.threads
         if self.runtime == "openvino":
@@ -315,6 +335,12 @@ class _Section:
         value = self._take(key)
         if not isinstance(value, str):
             raise BadInput(f"{self.path}.{key}: is {_kind(value)}, and has to be text")
+        return value
+
+    def flag(self, key: str) -> bool:
+        value = self._take(key)
+        if not isinstance(value, bool):
+            raise BadInput(f"{self.path}.{key}: is {_kind(value)}, and has to be true or false")
         return value
 
     def integer(self, key: str) -> int:
@@ -399,6 +425,12 @@ def _instances(section: _Section) -> Instances:
     )
     section.nothing_left()
     return instances
+
+
+def _warmup(section: _Section) -> str | None:
+    enabled, data = section.flag("enabled"), section.text("data")
+    section.nothing_left()
+    return data if enabled else None
 
 
 def _tensor_dict(tensor: Tensor) -> dict[str, Any]:

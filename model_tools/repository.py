@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from model_tools.bundle import Bundle
+from model_tools.bundle import SAMPLE, Bundle
 from model_tools.config import ModelConfig
 from model_tools.console import BadInput
 from model_tools.files import written_aside
@@ -35,7 +35,10 @@ def command(folder: Path, files: tuple[Path, ...], chart_values: Path, output: P
 
 
 def write_repository(bundle: Bundle, config: ModelConfig, output: Path) -> None:
-    """Writes `output`/NAME/{config.pbtxt,VERSION/model.onnx}. Raises BadInput if the two do not fit."""
+    """Writes `output`/NAME/{config.pbtxt,VERSION/model.onnx}, and warmup/sample where the warm-up needs it.
+
+    Raises BadInput if the two do not fit.
+    """
     if config.filename != bundle.model.name:
         raise BadInput(
             f"model.runtime: {config.runtime} serves a {config.filename},"
@@ -54,10 +57,18 @@ def write_repository(bundle: Bundle, config: ModelConfig, output: Path) -> None:
                 raise BadInput(
                     f"model.{key}.{part}: is {value}, and the model in {bundle.folder} has {actual}"
                 )
+    if config.warmup == "sample" and not (bundle.folder / SAMPLE).is_file():
+        raise BadInput(
+            f"model.warmup.data: is sample, and {bundle.folder} holds no {SAMPLE};"
+            " export it again, or set random"
+        )
     if output.is_dir() and any(output.iterdir()) and not any(output.glob("*/config.pbtxt")):
         raise BadInput(f"{output}: is not empty and no model repository; it would be replaced")
     with written_aside(output) as aside:
         version = aside / config.name / str(config.version)
         version.mkdir(parents=True)
         shutil.copyfile(bundle.model, version / config.filename)
+        if config.warmup == "sample":
+            (aside / config.name / SAMPLE).parent.mkdir()
+            shutil.copyfile(bundle.folder / SAMPLE, aside / config.name / SAMPLE)
         (aside / config.name / "config.pbtxt").write_text(config.to_text(), encoding="utf-8")

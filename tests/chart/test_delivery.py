@@ -33,7 +33,9 @@ class Delivery:
         folder.mkdir(exist_ok=True)
         (folder / "model.onnx").write_bytes(content * 1000)
         (folder / "model.json").write_text("{}")
-        self.sum("model.onnx", "model.json", folder=folder)
+        (folder / "warmup").mkdir(exist_ok=True)
+        (folder / "warmup" / "sample").write_bytes(content * 10)
+        self.sum("model.onnx", "model.json", "warmup/sample", folder=folder)
 
     def write_versions(self, *numbers: int) -> None:
         """The source holds versions instead of one model; each has its number as content."""
@@ -53,7 +55,7 @@ class Delivery:
         return {model.parent.name: model.read_bytes()[:1] for model in models}
 
     def run(
-        self, model_file: str = "model.onnx", policy: str = "specific", count: int = 1
+        self, model_file: str = "model.onnx", policy: str = "specific", count: int = 1, warmup: bool = False
     ) -> subprocess.CompletedProcess[str]:
         environment = {
             "PATH": os.environ["PATH"],
@@ -65,13 +67,14 @@ class Delivery:
             "MODEL_FILE": model_file,
             "VERSION_POLICY": policy,
             "VERSION_COUNT": str(count),
+            "WARMUP_FILE": "warmup/sample" if warmup else "",
         }
         command = [*self.shell, str(self.script)]
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30)
 
-    def refusal(self, model_file: str = "model.onnx", policy: str = "specific") -> str:
+    def refusal(self, model_file: str = "model.onnx", policy: str = "specific", warmup: bool = False) -> str:
         """The error line of a run that has to fail."""
-        result = self.run(model_file, policy)
+        result = self.run(model_file, policy, warmup=warmup)
         assert result.returncode == 1
         assert not (self.repository / "resnet50" / "config.pbtxt").exists(), "Triton could load this"
         (line,) = result.stderr.splitlines()
@@ -147,6 +150,28 @@ def test_a_corrupt_version_is_named_with_its_folder(delivery: Delivery, policy: 
     (delivery.source / "3" / "model.onnx").write_bytes(b"changed")
     refusal = delivery.refusal(policy=policy)
     assert refusal == f"deliver-model: corrupt in {delivery.source}/3 of image models:1: model.onnx"
+
+
+def test_the_sample_for_the_warm_up_is_where_triton_looks(delivery: Delivery) -> None:
+    assert delivery.run(warmup=True).returncode == 0
+    assert (delivery.repository / "resnet50/warmup/sample").read_bytes() == b"onnx" * 10
+
+
+def test_a_missing_sample_is_named_with_the_way_out(delivery: Delivery) -> None:
+    shutil.rmtree(delivery.source / "warmup")
+    delivery.sum("model.onnx", "model.json")
+    assert delivery.run().returncode == 0, "nothing is missing without a warm-up from it"
+    shutil.rmtree(delivery.repository / "resnet50")
+    assert delivery.refusal(warmup=True) == (
+        f"deliver-model: image models:1 has no warmup/sample in {delivery.source};"
+        " model.warmup.data random needs none"
+    )
+
+
+def test_a_sample_that_no_digest_covers_is_refused(delivery: Delivery) -> None:
+    delivery.sum("model.onnx")
+    refusal = delivery.refusal(warmup=True)
+    assert refusal.endswith("does not list warmup/sample")
 
 
 def test_an_empty_model_is_named(delivery: Delivery) -> None:

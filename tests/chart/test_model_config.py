@@ -39,6 +39,9 @@ PARTS: dict[str, st.SearchStrategy[Any]] = {
     "versionPolicy": st.fixed_dictionaries(
         {"kind": st.sampled_from(["specific", "latest", "all", "none"]), "count": COUNTS}
     ),
+    "warmup": st.fixed_dictionaries(
+        {"enabled": st.booleans(), "data": st.sampled_from(["sample", "random", "zero"])}
+    ),
     "responseCache": st.integers(min_value=-1, max_value=2**41),
     "input": TENSORS,
     "output": TENSORS,
@@ -117,6 +120,7 @@ def valid_models(draw: st.DrawFn) -> dict[str, Any]:
             if runtime == "tensorrt"
             else [],
         },
+        "warmup": {"enabled": draw(st.booleans()), "data": draw(st.sampled_from(["sample", "random"]))},
         "responseCache": draw(st.sampled_from([0, 1, 2**30, 2**40])),
     }
 

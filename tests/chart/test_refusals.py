@@ -50,6 +50,7 @@ def test_a_misspelt_key_is_named(group: str) -> None:
         ("model.instances.profiles", ["fast"]),
         ("model.versionPolicy.kind", "newest"),
         ("model.versionPolicy.count", 0),
+        ("model.warmup.data", "zero"),
         ("model.responseCache", "1Gi"),
         ("model.runtime", "torch"),
         ("model.precision", "fp8"),

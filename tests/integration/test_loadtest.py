@@ -57,6 +57,7 @@ def repository(local_model: Values, tmp_path_factory: pytest.TempPathFactory) ->
         "name": MODEL,
         "input": {"name": "image", "dataType": "UINT8", "shape": [64, 64, 3]},
         "output": {"name": "probabilities", "dataType": "FP32", "shape": [10]},
+        "warmup": {"data": "random"},
     }
     config = ModelConfig.from_values(merge(local_model, values))
     version = folder / MODEL / str(config.version)

@@ -1,12 +1,17 @@
 # Puts a model from SOURCE_DIRECTORY into Triton's repository, or names the file that is wrong and exits 1.
 # Needs a POSIX shell, sha256sum, grep, sed and sort: model images can be as small as busybox.
 # In: SOURCE_DIRECTORY, SOURCE (how a person calls it), MODEL_NAME, MODEL_VERSION, MODEL_FILE, VERSION_POLICY
-# (specific, latest, all), VERSION_COUNT (of latest); config.pbtxt lies beside this file.
+# (specific, latest, all), VERSION_COUNT (of latest), WARMUP_FILE (empty: none is needed); config.pbtxt lies
+# beside this file.
 set -eu
 
 fail() {
   echo "deliver-model: $1" >&2
   exit 1
+}
+
+hint() {
+  [ "$1" != "$WARMUP_FILE" ] || echo "; model.warmup.data random needs none"
 }
 
 # The versions that the source holds, in folders named by their number, the highest last.
@@ -19,10 +24,12 @@ versions() {
 
 # Puts the files in $1 in place as version $2.
 deliver() {
-  [ -e "$1/$MODEL_FILE" ] || fail "$SOURCE has no $MODEL_FILE in $1"
-  [ -s "$1/$MODEL_FILE" ] || fail "$MODEL_FILE in $1 of $SOURCE is empty"
   [ -s "$1/SHA256SUMS" ] || fail "$SOURCE has no SHA256SUMS in $1"
-  grep -q "[ *]$MODEL_FILE\$" "$1/SHA256SUMS" || fail "SHA256SUMS in $1 of $SOURCE does not list $MODEL_FILE"
+  for file in "$MODEL_FILE" $WARMUP_FILE; do
+    [ -e "$1/$file" ] || fail "$SOURCE has no $file in $1$(hint "$file")"
+    [ -s "$1/$file" ] || fail "$file in $1 of $SOURCE is empty"
+    grep -q "[ *]$file\$" "$1/SHA256SUMS" || fail "SHA256SUMS in $1 of $SOURCE does not list $file"
+  done
 
   target=$model/$2
   mkdir -p "$target"
@@ -32,6 +39,7 @@ deliver() {
   if ! report=$(cd "$target" && sha256sum -c SHA256SUMS 2>/dev/null); then
     fail "corrupt in $1 of $SOURCE: $(echo "$report" | sed -n 's/: FAILED.*//p' | tr '\n' ' ' | sed 's/ $//')"
   fi
+  [ -z "$WARMUP_FILE" ] || cp -R "$target/${WARMUP_FILE%/*}" "$model/"
 }
 
 [ -d "$SOURCE_DIRECTORY" ] || fail "$SOURCE has no folder $SOURCE_DIRECTORY"

@@ -67,6 +67,7 @@ class TestRepository:
         assert result.returncode == 0, result.stderr
         served = tmp_path / "repository" / "resnet50"
         assert (served / "1" / "model.onnx").read_bytes() == (model / "model.onnx").read_bytes()
+        assert (served / "warmup" / "sample").read_bytes() == (model / "warmup" / "sample").read_bytes()
         config = text_format.Parse((served / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
         assert (config.name, config.backend) == ("resnet50", "openvino")
 
@@ -97,6 +98,18 @@ class TestRepository:
         assert named in refusal(*arguments, "--values", changes)
         after = {file: file.read_bytes() for file in (tmp_path / "repository").rglob("*") if file.is_file()}
         assert after == before
+
+    def test_a_model_without_a_sample_is_served_with_random_warm_up(
+        self, refusal: Callable[..., str], run: Any, model: Path, tmp_path: Path
+    ) -> None:
+        sums = [line for line in (model / "SHA256SUMS").read_text().splitlines(True) if "warmup" not in line]
+        (model / "SHA256SUMS").write_text("".join(sums))
+        (model / "warmup" / "sample").unlink()
+        arguments = ["repository", "--model", model, "--values", LOCAL, "--output", tmp_path / "repository"]
+        assert refusal(*arguments).startswith("model.warmup.data: is sample, and ")
+        changes = tmp_path / "changes.yaml"
+        changes.write_text("model: {warmup: {data: random}}")
+        assert run(*arguments, "--values", changes).returncode == 0
 
     @pytest.mark.parametrize("content", [b"", b"other"], ids=["empty", "corrupt"])
     @pytest.mark.parametrize("name", ["model.onnx", "model.json", "SHA256SUMS"])

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.grpc import model_config_pb2
 
-from model_tools.config import RUNTIMES, VERSION_POLICIES, ModelConfig
+from model_tools.config import RUNTIMES, VERSION_POLICIES, WARMUP_DATA, ModelConfig
 from model_tools.console import BadInput
 
 MODEL: dict[str, Any] = {
@@ -32,6 +32,7 @@ MODEL: dict[str, Any] = {
         "defaultPriority": 0,
     },
     "instances": {"count": 2, "kind": "cpu", "threads": 3, "profiles": []},
+    "warmup": {"enabled": True, "data": "sample"},
     "responseCache": 0,
     "source": {"type": "image"},
 }
@@ -119,6 +120,19 @@ def test_a_request_without_a_priority_is_the_lowest_unless_a_level_is_named(stat
     assert proto(model).dynamic_batching.default_priority_level == level
 
 
+def test_the_warm_up_is_one_picture_and_the_largest_batch() -> None:
+    def warm_up(**values: Any) -> list[tuple[int, str, bool]]:
+        changes = {"warmup": {**MODEL["warmup"], **values}}
+        return [
+            (batch.batch_size, batch.inputs["image"].input_data_file, batch.inputs["image"].random_data)
+            for batch in proto({**MODEL, **changes}).model_warmup
+        ]
+
+    assert warm_up() == [(1, "sample", False), (16, "sample", False)]
+    assert warm_up(data="random") == [(1, "", True), (16, "", True)]
+    assert warm_up(enabled=False) == []
+
+
 def test_a_size_turns_the_response_cache_on() -> None:
     assert not proto(MODEL).response_cache.enable
     assert proto(changed("responseCache", 1 << 20)).response_cache.enable
@@ -169,6 +183,8 @@ WRONG = [
     (changed("instances.profiles", [1, 1]), "model.instances.profiles: [1, 1] names a profile twice"),
     (changed("versionPolicy.kind", "newest"), "model.versionPolicy.kind: 'newest' is not specific or latest"),
     (changed("versionPolicy.count", 0), "model.versionPolicy.count: 0 is below 1"),
+    (changed("warmup.data", "zero"), "model.warmup.data: 'zero' is not sample or random"),
+    (changed("warmup.enabled", 1), "model.warmup.enabled: is 1, and has to be true or false"),
     (changed("responseCache", -1), "model.responseCache: -1 is below 0"),
     (changed("batching.defaultPriority", 1), "model.batching.defaultPriority: 1 is no level"),
     (changed("batching.priorities", [16]), "model.batching.priorities[0]: is 16, and has to be a mapping"),
@@ -194,7 +210,8 @@ def test_a_missing_value_is_named(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "section", ["", "versionPolicy.", "input.", "output.", "batching.", "batching.queue.", "instances."]
+    "section",
+    ["", "versionPolicy.", "input.", "output.", "batching.", "batching.queue.", "instances.", "warmup."],
 )
 def test_a_misspelt_key_is_named(section: str) -> None:
     assert (
@@ -245,6 +262,7 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
             "threads": draw(st.integers(0, 256)) if kind == "cpu" else 0,
             "profiles": draw(st.lists(st.integers(0, 9), unique=True)) if runtime == "tensorrt" else [],
         },
+        "warmup": {"enabled": draw(st.booleans()), "data": draw(st.sampled_from(WARMUP_DATA))},
         "responseCache": draw(st.integers(0, 10**12)),
     }
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-NAMES = {"model.onnx", "model.json", "reference.npz", "SHA256SUMS"}
+NAMES = {"model.onnx", "model.json", "reference.npz", "warmup", "SHA256SUMS"}
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -50,7 +50,8 @@ def test_a_model_comes_from_a_web_server(run: Any, web: str, model: Path, tmp_pa
     result = run("fetch", f"{web}/model", tmp_path / "copy")
     assert result.returncode == 0, result.stderr
     assert names(tmp_path / "copy") == NAMES
-    assert (tmp_path / "copy" / "model.onnx").read_bytes() == (model / "model.onnx").read_bytes()
+    for name in ("model.onnx", "warmup/sample"):
+        assert (tmp_path / "copy" / name).read_bytes() == (model / name).read_bytes()
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])
@@ -100,4 +101,4 @@ def test_checksums_can_not_name_a_file_outside(
 ) -> None:
     sums = model / "SHA256SUMS"
     sums.write_text(sums.read_text() + "0" * 64 + "  ../outside\n")
-    assert "line 4 is not a checksum and a file name" in refusal("fetch", model, tmp_path / "copy")
+    assert "line 5 is not a checksum and a file name" in refusal("fetch", model, tmp_path / "copy")

@@ -14,6 +14,13 @@ input { name: {{ .input.name | quote }} data_type: TYPE_{{ get $types .input.dat
 output { name: {{ .output.name | quote }} data_type: TYPE_{{ get $types .output.dataType | default .output.dataType }} dims: {{ toJson .output.shape }} }
 instance_group { count: {{ int .instances.count }} kind: KIND_{{ upper .instances.kind }} profile: {{ toStrings .instances.profiles | toJson }} }
 {{ include "inference-system.dynamicBatching" .batching }}
+{{- if .warmup.enabled }}
+{{- $model := . }}
+{{- $data := get (dict "sample" "input_data_file: \"sample\"" "random" "random_data: true") .warmup.data }}
+{{- range uniq (list 1 (int .batching.maxSize)) }}
+model_warmup { name: "batch of {{ . }}" batch_size: {{ . }} inputs { key: {{ $model.input.name | quote }} value { data_type: TYPE_{{ get $types $model.input.dataType | default $model.input.dataType }} dims: {{ toJson $model.input.shape }} {{ $data }} } } }
+{{- end }}
+{{- end }}
 {{- if gt (int64 .responseCache) 0 }}
 response_cache { enable: true }
 {{- end }}

@@ -37,6 +37,8 @@
       value: {{ .Values.model.versionPolicy.kind }}
     - name: VERSION_COUNT
       value: {{ int64 .Values.model.versionPolicy.count | quote }}
+    - name: WARMUP_FILE
+      value: {{ ternary "warmup/sample" "" (and .Values.model.warmup.enabled (eq .Values.model.warmup.data "sample")) | quote }}
     - name: MODEL_FILE
       value: {{ include "inference-system.modelFile" .Values.model }}
   {{- include "inference-system.modelDeliveryCommon" . | nindent 2 }}

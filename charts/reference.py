@@ -25,8 +25,8 @@ INTRODUCTION = """\
 
 {description}.
 
-Triton serves one model on GPU nodes; its config.pbtxt, its alerts and its load test all follow from the
-values below.
+Triton serves a model, or several, on GPU nodes; config.pbtxt, alerts and load test all follow from the values
+below.
 
     helm dependency build charts/inference-system
     helm upgrade --install inference-system charts/inference-system \\

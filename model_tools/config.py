@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from model_tools.console import BadInput
@@ -116,7 +116,7 @@ class ModelConfig:
     """One model as Triton serves it. Raises BadInput when made with values that can't work.
 
     `response_cache` is this model's part of the cache in bytes, 0 for none; `warmup` is one of WARMUP_DATA,
-    or None for no warm-up.
+    or None for no warm-up. `path` is where its values stand, for messages.
     """
 
     name: str
@@ -130,13 +130,14 @@ class ModelConfig:
     version_policy: VersionPolicy = VersionPolicy()
     response_cache: int = 0
     warmup: str | None = None
+    path: str = field(default="model", compare=False)
 
     def __post_init__(self) -> None:
         for problem in self._problems():
-            raise BadInput(f"model.{problem}")
+            raise BadInput(f"{self.path}.{problem}")
 
     def _problems(self) -> Iterator[str]:
-        """The messages of all rules that are broken; each begins with its key's path below `model`."""
+        """The messages of all rules that are broken; each begins with its key's place below `path`."""
         if not _NAME.fullmatch(self.name):
             yield f"name: {self.name!r} may hold letters, digits, '.', '_' and '-' only"
         if self.runtime not in RUNTIMES:
@@ -210,9 +211,9 @@ class ModelConfig:
         return RUNTIMES[self.runtime][0]
 
     @classmethod
-    def from_values(cls, model: Mapping[str, Any]) -> ModelConfig:
-        """From the chart's `model` values. A key missing, misspelt or of a wrong type is BadInput."""
-        values = _Section("model", model)
+    def from_values(cls, model: Mapping[str, Any], path: str = "model") -> ModelConfig:
+        """From one of `model_tools.values.models`. A key missing, misspelt or of a wrong type is BadInput."""
+        values = _Section(path, model)
         config = cls(
             name=values.text("name"),
             runtime=values.text("runtime"),
@@ -225,6 +226,7 @@ class ModelConfig:
             instances=_instances(values.section("instances")),
             response_cache=values.integer("responseCache"),
             warmup=_warmup(values.section("warmup")),
+            path=path,
         )
         values.ignore("source")  # where the files come from: the pod's business, not Triton's
         values.nothing_left()
@@ -294,7 +296,9 @@ class ModelConfig:
     def _model_warmup(self) -> list[dict[str, Any]]:
         if self.warmup is None:
             return []
-        data = {"sample": {"input_data_file": WARMUP_SAMPLE}, "random": {"random_data": True}}[self.warmup]
+        data: dict[str, Any] = {"random_data": True}
+        if self.warmup == "sample":
+            data = {"input_data_file": WARMUP_SAMPLE}
         tensor = _tensor_dict(self.input)
         given = {"data_type": tensor["data_type"], "dims": tensor["dims"]} | data
         return [

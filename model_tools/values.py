@@ -29,6 +29,25 @@ def load_values(files: Iterable[Path], defaults: Path | None = CHART_VALUES) -> 
     return merged
 
 
+def models(values: Values) -> dict[str, Values]:
+    """All models of a release by where their values stand: model, and each of extraModels laid over it.
+
+    Raises BadInput for an extra model with a name of its own, or with that of `model`.
+    """
+    primary = values.get("model", {})
+    found = {"model": primary}
+    for name, changes in values.get("extraModels", {}).items():
+        path = f"extraModels.{name}"
+        if not isinstance(changes, dict):
+            raise BadInput(f"{path}: is {changes!r}, and has to be a mapping")
+        if "name" in changes:
+            raise BadInput(f"{path}.name: the key is the model's name, leave it out")
+        if name == primary.get("name"):
+            raise BadInput(f"{path}: is the name of model already")
+        found[path] = merge(primary, {**changes, "name": name})
+    return found
+
+
 def merge(under: Values, over: Values) -> Values:
     """Mappings merge key by key; anything else, lists too, is replaced; null takes a key away, as in Helm."""
     merged = dict(under)

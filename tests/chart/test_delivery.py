@@ -90,7 +90,7 @@ def test_a_good_model_becomes_a_repository(delivery: Delivery) -> None:
     result = delivery.run()
     assert result.returncode == 0, result.stderr
     model = delivery.repository / "resnet50"
-    assert (model / "config.pbtxt").read_text() == delivery.script.with_name("config.pbtxt").read_text()
+    assert (model / "config.pbtxt").read_text() == delivery.script.with_name("resnet50.pbtxt").read_text()
     assert (model / "3" / "model.onnx").read_bytes() == (delivery.source / "model.onnx").read_bytes()
 
 
@@ -252,7 +252,7 @@ def test_the_pod_asks_for_the_file_that_triton_will_load(
     pod = only(manifests, "Deployment", "-triton")["spec"]["template"]["spec"]
     environment = {entry["name"]: entry["value"] for entry in pod["initContainers"][-1]["env"]}
     assert environment["MODEL_FILE"] == file
-    config = only(manifests, "ConfigMap", "-model-config")["data"]["config.pbtxt"]
+    config = only(manifests, "ConfigMap", "-model-config")["data"]["resnet50.pbtxt"]
     assert f'default_model_filename: "{file.partition("/")[0]}"' in config
 
 
@@ -270,3 +270,50 @@ def test_a_url_is_fetched_before_it_is_delivered() -> None:
     fetch, deliver = pod["initContainers"]
     assert fetch["command"] == ["model-tools", "fetch", "gs://bucket/resnet50", "/source"]
     assert {"name": "SOURCE", "value": "gs://bucket/resnet50"} in deliver["env"]
+
+
+TWO_SOURCES = {
+    "extraModels": {
+        "small.fast": {"source": {"type": "pvc", "pvc": {"claimName": "models"}, "path": "/small"}},
+        "url": {"source": {"type": "url", "url": "gs://bucket/url"}, "warmup": {"enabled": False}},
+    }
+}
+
+
+def test_every_model_has_its_own_delivery_and_configuration() -> None:
+    manifests = render_chart(TWO_SOURCES)
+    configurations = only(manifests, "ConfigMap", "-model-config")["data"]
+    assert set(configurations) == {"resnet50.pbtxt", "small.fast.pbtxt", "url.pbtxt", "deliver-model.sh"}
+    pod = only(manifests, "Deployment", "-triton")["spec"]["template"]["spec"]
+    containers = {container["name"]: container for container in pod["initContainers"]}
+    assert list(containers) == [
+        "deliver-model",
+        "deliver-model-small-fast",
+        "fetch-model-url",
+        "deliver-model-url",
+    ]
+    delivered = {}
+    for name, container in containers.items():
+        if name.startswith("deliver"):
+            environment = {entry["name"]: entry["value"] for entry in container["env"]}
+            delivered[environment["MODEL_NAME"]] = environment["SOURCE"], environment["WARMUP_FILE"]
+    assert delivered == {
+        "resnet50": ("image registry.example/model:1", "warmup/sample"),
+        "small.fast": ("claim models", "warmup/sample"),
+        "url": ("gs://bucket/url", ""),
+    }
+
+
+def test_every_claim_and_fetched_model_has_its_own_volume() -> None:
+    pod = only(render_chart(TWO_SOURCES), "Deployment", "-triton")["spec"]["template"]["spec"]
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert volumes["source-small-fast"]["persistentVolumeClaim"]["claimName"] == "models"
+    assert volumes["source-url"]["emptyDir"] == {}
+    for container in pod["initContainers"]:
+        assert {mount["name"] for mount in container["volumeMounts"]} <= set(volumes)
+
+
+def test_models_share_a_cache_to_which_each_adds_its_part() -> None:
+    values = {"model": {"responseCache": 1000}, "extraModels": {"a": {}, "b": {"responseCache": 0}}}
+    pod = only(render_chart(values), "Deployment", "-triton")["spec"]["template"]["spec"]
+    assert "--cache-config=local,size=2000" in pod["containers"][0]["args"]

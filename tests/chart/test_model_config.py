@@ -14,6 +14,7 @@ from tritonclient.grpc import model_config_pb2
 
 from model_tools.config import ModelConfig
 from model_tools.console import BadInput
+from model_tools.values import models
 
 from .render import IMAGES, ROOT, Refused, chart, load, merge, only, render_chart, render_files
 
@@ -133,20 +134,43 @@ def charts_message(model: dict[str, Any]) -> Any:
     """The message in the ConfigMap that these model values give. Raises Refused."""
     files = render_files({"model": model, "slo": {"batchSize": 1}})
     manifest = yaml.safe_load(files["inference-system/templates/triton/config.yaml"])
-    return parse(manifest["data"]["config.pbtxt"])
+    return parse(manifest["data"][f"{model['name']}.pbtxt"])
 
 
 @pytest.mark.parametrize("file", [None, *FILES], ids=lambda file: "defaults" if file is None else file.stem)
 def test_chart_and_model_tools_agree_on_a_values_file(file: Path | None) -> None:
     values = merge(chart().values, IMAGES, load(file) if file else {})
-    configuration = only(render_chart(values), "ConfigMap", "-model-config")["data"]["config.pbtxt"]
-    assert parse(configuration) == ModelConfig.from_values(values["model"]).to_proto()
+    configurations = only(render_chart(values), "ConfigMap", "-model-config")["data"]
+    for path, model in models(values).items():
+        given = parse(configurations[f"{model['name']}.pbtxt"])
+        assert given == ModelConfig.from_values(model, path).to_proto()
 
 
 @settings(max_examples=60, deadline=None, database=None)
 @given(model=valid_models())
 def test_chart_and_model_tools_agree_on_every_model(model: dict[str, Any]) -> None:
     assert charts_message(model) == ModelConfig.from_values(model).to_proto()
+
+
+CHANGES = st.fixed_dictionaries({}, optional=PARTS)
+
+
+@settings(max_examples=60, deadline=None, database=None)
+@given(valid=valid_models(), changes=CHANGES)
+def test_chart_and_model_tools_lay_an_extra_model_over_the_first_alike(
+    valid: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    """Parts of the changes may be bad, zero or empty."""
+    values = {"model": valid, "extraModels": {"an.Extra_1": changes}, "slo": {"batchSize": 1}}
+    try:
+        expected = [ModelConfig.from_values(model, path).to_proto() for path, model in models(values).items()]
+    except BadInput:
+        with pytest.raises(Refused):
+            render_files(values)
+    else:
+        manifest = yaml.safe_load(render_files(values)["inference-system/templates/triton/config.yaml"])
+        given = [parse(manifest["data"][f"{name}.pbtxt"]) for name in (valid["name"], "an.Extra_1")]
+        assert given == expected
 
 
 @settings(max_examples=80, deadline=None, database=None)

@@ -38,7 +38,8 @@ CONTEXTS: dict[str, dict[str, Any]] = {
 # Of these the first that the schema takes, and that is not the value already, stands for "another value".
 CANDIDATES: tuple[Any, ...] = (
     False, True, 0.1, 0.15, 3, 30, "another", "/another", "s3://another/model", "7d", "7s",
-    "sha256:" + "a" * 64, "example.com/another", [3], [{"key": "another"}], [{"maxSize": 3}], {"cpu": "3"},
+    "sha256:" + "a" * 64, "example.com/another", [3], [{"key": "another"}], [{"maxSize": 3}],
+    {"another": {"version": 3}}, {"cpu": "3"},
     {"another": "yes"}, "3Gi", "50%",
 )  # fmt: skip
 

@@ -1,7 +1,7 @@
 # Puts a model from SOURCE_DIRECTORY into Triton's repository, or names the file that is wrong and exits 1.
 # Needs a POSIX shell, sha256sum, grep, sed and sort: model images can be as small as busybox.
 # In: SOURCE_DIRECTORY, SOURCE (how a person calls it), MODEL_NAME, MODEL_VERSION, MODEL_FILE, VERSION_POLICY
-# (specific, latest, all), VERSION_COUNT (of latest), WARMUP_FILE (empty: none is needed); config.pbtxt lies
+# (specific, latest, all), VERSION_COUNT (of latest), WARMUP_FILE (empty: none is needed); MODEL_NAME.pbtxt lies
 # beside this file.
 set -eu
 
@@ -66,5 +66,5 @@ else
 fi
 
 # Last: Triton looks at no folder without it.
-cp "$(dirname "$0")/config.pbtxt" "$model/config.pbtxt"
+cp "$(dirname "$0")/$MODEL_NAME.pbtxt" "$model/config.pbtxt"
 echo "deliver-model: $MODEL_NAME version $(echo $chosen) from $SOURCE is in place"

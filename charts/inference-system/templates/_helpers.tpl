@@ -67,6 +67,26 @@ capabilities:
 {{- toJson $result -}}
 {{- end -}}
 
+{{/* Returns all models of the release as a JSON list: model, then each of extraModels laid over it, under its
+     own name. model_tools/values.py says the same. */}}
+{{- define "inference-system.models" -}}
+{{- $models := list .Values.model -}}
+{{- range $name, $changes := .Values.extraModels -}}
+{{- $model := include "inference-system.overlaid" (list $.Values.model $changes) | fromJson -}}
+{{- $models = append $models (set $model "name" $name) -}}
+{{- end -}}
+{{- toJson $models -}}
+{{- end -}}
+
+{{/* Returns what the names of a model's containers and volumes end with: nothing for `model`. Takes
+     (list $ model). */}}
+{{- define "inference-system.modelSuffix" -}}
+{{- $name := (last .).name -}}
+{{- if ne $name (first .).Values.model.name -}}
+{{- printf "-%s" (regexReplaceAll "[^a-z0-9]+" (lower $name) "-") | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Returns the file that a runtime loads, inside the folder of the model's version. Takes the model. */}}
 {{- define "inference-system.modelFile" -}}
 {{- get (dict

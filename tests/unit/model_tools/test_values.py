@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from model_tools.console import BadInput
-from model_tools.values import load_values
+from model_tools.values import load_values, models
 
 
 def values(folder: Path, *texts: str) -> dict[str, object]:
@@ -33,6 +33,32 @@ def test_a_mapping_replaces_a_number_and_the_other_way_round(tmp_path: Path) -> 
 
 def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
     assert values(tmp_path, "a: 1", "# nothing\n") == {"a": 1}
+
+
+def test_an_extra_model_is_the_first_with_its_changes_and_its_name() -> None:
+    model = {"name": "large", "batching": {"maxSize": 16, "preferredSizes": [16]}, "version": 2}
+    changes = {"batching": {"preferredSizes": []}, "version": 3}
+    assert models({"model": model, "extraModels": {"small": changes}}) == {
+        "model": model,
+        "extraModels.small": {
+            "name": "small",
+            "batching": {"maxSize": 16, "preferredSizes": []},
+            "version": 3,
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"small": {"name": "tiny"}}, "extraModels.small.name: "),
+        ({"large": {}}, "extraModels.large: is the name of model already"),
+        ({"small": 1}, "extraModels.small: is 1, and has to be a mapping"),
+    ],
+)
+def test_an_extra_model_has_one_name_of_its_own(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(BadInput, match=f"^{message}"):
+        models({"model": {"name": "large"}, "extraModels": changes})
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,13 @@
+{{/* Returns the data of the ConfigMap that the models are delivered with: NAME.pbtxt for each, and the script. */}}
+{{- define "inference-system.modelConfigData" -}}
+{{- range include "inference-system.models" . | fromJsonArray -}}
+{{ .name }}.pbtxt: |
+  {{- include "inference-system.modelConfig" . | nindent 2 }}
+{{ end -}}
+deliver-model.sh: |
+  {{- .Files.Get "files/deliver-model.sh" | nindent 2 }}
+{{- end -}}
+
 {{/* Returns a model's config.pbtxt, a model_config_pb2.ModelConfig in protobuf's text format. Names and types
      are quoted or enumerated by the schema, so no value can break out of its field. Takes the model. */}}
 {{- define "inference-system.modelConfig" -}}
@@ -57,3 +67,12 @@ dynamic_batching {
     default_timeout_microseconds: {{ int64 .timeoutMicroseconds }}
     max_queue_size: {{ int64 .maxSize }}
   {{ end -}}
+
+{{/* Returns the size in bytes of the cache that the models share, to which each adds its own; 0 is none. */}}
+{{- define "inference-system.responseCache" -}}
+{{- $size := 0 -}}
+{{- range include "inference-system.models" . | fromJsonArray -}}
+{{- $size = add $size (int64 .responseCache) -}}
+{{- end -}}
+{{- $size -}}
+{{- end -}}

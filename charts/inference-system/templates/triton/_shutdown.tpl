@@ -9,11 +9,14 @@
 5
 {{- end -}}
 
-{{/* Returns the seconds that a request may live: in the slowest queue, then in a batch. */}}
+{{/* Returns the seconds that a request may live: in the slowest queue of all models, then in a
+     batch. */}}
 {{- define "inference-system.requestSeconds" -}}
-{{- $queue := .Values.model.batching.queue.timeoutMicroseconds -}}
-{{- range .Values.model.batching.priorities -}}
+{{- $queue := 0 -}}
+{{- range include "inference-system.models" . | fromJsonArray -}}
+{{- range prepend .batching.priorities .batching.queue -}}
 {{- $queue = max $queue (.timeoutMicroseconds | default 0) -}}
+{{- end -}}
 {{- end -}}
 {{- add (divf $queue 1000000 | ceil | int) .Values.triton.executionSeconds -}}
 {{- end -}}

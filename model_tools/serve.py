@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from time import monotonic
 from types import FrameType
@@ -29,6 +29,7 @@ _FAILED = re.compile(r"failed to load '(?P<model>[^']+)' version (?P<version>\d+
 
 @click.command("serve", short_help="A local Triton on a model repository.")
 @click.argument("repository", metavar="REPO", type=click.Path(path_type=Path))
+@click.argument("options", metavar="[-- TRITON_OPTIONS]", nargs=-1)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is all.")
 @click.option("--http-port", default=8000, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--grpc-port", default=8001, show_default=True, type=click.IntRange(1, 65535))
@@ -41,11 +42,18 @@ _FAILED = re.compile(r"failed to load '(?P<model>[^']+)' version (?P<version>\d+
     help="Seconds until the models are ready.",
 )
 def command(
-    repository: Path, host: str, http_port: int, grpc_port: int, metrics_port: int, timeout: int
+    repository: Path,
+    options: tuple[str, ...],
+    host: str,
+    http_port: int,
+    grpc_port: int,
+    metrics_port: int,
+    timeout: int,
 ) -> None:
     """Serve a Triton model repository on this machine, with no cluster.
 
-    Triton's log goes to stderr. Ends with Ctrl-C or SIGTERM, after the requests in flight.
+    Triton's log goes to stderr. Ends with Ctrl-C or SIGTERM, after the requests in flight. What follows `--`
+    is passed to Triton: `-- --cache-config=local,size=100000000` for models with a response cache.
     """
     with (
         _interrupted_by(signal.SIGTERM, signal.SIGHUP),
@@ -57,6 +65,7 @@ def command(
             metrics_port,
             timeout,
             log=lambda line: print(line, file=sys.stderr),
+            options=options,
         ) as triton,
     ):
         click.echo(f"ready: HTTP {triton.http}, gRPC {triton.grpc}, metrics {triton.metrics}/metrics")
@@ -69,7 +78,8 @@ def command(
 class LocalTriton:
     """A Triton process that serves `repository`, as a context manager: ready inside the block, gone after it.
 
-    `http` and `grpc` are host:port, `log` takes each line that Triton writes, a port of 0 is any free one.
+    `http` and `grpc` are host:port, `log` takes each line that Triton writes, a port of 0 is any free one,
+    `options` are more of Triton's own.
     Raises BadInput for a repository without models, a port in use, or a model that does not load, with
     Triton's reason.
     """
@@ -83,12 +93,14 @@ class LocalTriton:
         metrics_port: int = 0,
         timeout: float = 120,
         log: Callable[[str], None] = lambda line: None,
+        options: Sequence[str] = (),
     ) -> None:
         self._repository = repository
         self._host = host
         self._ports = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
         self._timeout = timeout
         self._log = log
+        self._options = options
         self._failures: list[str] = []
         self._last = ""
         self._process: subprocess.Popen[str] | None = None
@@ -167,6 +179,7 @@ class LocalTriton:
         options = {
             "model-repository": self._repository.resolve(),
             "backend-directory": runtime.backends,
+            "cache-directory": runtime.root / "caches",
             "disable-auto-complete-config": None,
             "exit-on-error": "true",
             "exit-timeout-secs": EXIT_SECONDS,
@@ -176,7 +189,7 @@ class LocalTriton:
         } | {f"{name}-port": port for name, port in self._ports.items()}
         arguments = [f"--{name}" + ("" if value is None else f"={value}") for name, value in options.items()]
         self._process = subprocess.Popen(
-            [runtime.server, *arguments],
+            [runtime.server, *arguments, *self._options],
             env=runtime.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -2,9 +2,9 @@
 
     python triton_layout.py SITE_PACKAGES ROOT BACKENDS
 
-gives ROOT/bin/tritonserver, ROOT/lib and ROOT/backends/{python,openvino}. numpy and openvino lie in
-backends/python, where the process of a Python backend finds them whatever is installed beside it. What a CPU
-server never loads is left out.
+gives ROOT/bin/tritonserver, ROOT/lib, ROOT/caches/local and ROOT/backends/{python,openvino}. numpy and
+openvino lie in backends/python, where the process of a Python backend finds them whatever is installed beside
+it. What a CPU server never loads is left out.
 
 Standard library only: the image runs it before anything is installed.
 """
@@ -33,6 +33,7 @@ def lay_out(site: Path, root: Path, backends: Path, python: str) -> None:
     """Fills `root` from the packages installed in `site`, for Python `python` (3.11), with our `backends`."""
     triton = site / "pytriton" / "tritonserver"
     shutil.copytree(triton / "bin", root / "bin")
+    shutil.copytree(triton / "caches" / "local", root / "caches" / "local")
     # The wheel's own copy of libpython belongs to its stub for Python 3.13.
     shutil.copytree(site / "nvidia_pytriton.libs", root / "lib", ignore=shutil.ignore_patterns("libpython*"))
     python_backend = root / "backends" / "python"

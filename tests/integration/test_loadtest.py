@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import requests
 import yaml
+from colours import MODEL, onnx_model
 from processes import answers, free_ports, loadtest, running
 
 from loadtest.api import LocustApi
@@ -46,7 +47,6 @@ SETTINGS = Settings(
     workers=1,
 )
 PERCENTILES = ["p50", "p95", "p99"]
-MODEL = "colours"
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def repository(local_model: Values, tmp_path_factory: pytest.TempPathFactory) ->
     config = ModelConfig.from_values(merge(local_model, values))
     version = folder / MODEL / str(config.version)
     version.mkdir(parents=True)
-    (version / config.filename).write_bytes(small_model())
+    (version / config.filename).write_bytes(onnx_model())
     (folder / MODEL / "config.pbtxt").write_text(config.to_text())
     return folder
 
@@ -75,30 +75,6 @@ def triton(repository: Path) -> Iterator[LocalTriton]:
             yield triton
     finally:
         print("\n".join(log))  # pytest shows it with a failure
-
-
-def small_model() -> bytes:
-    """ONNX: the mean colour of a picture, a dense layer, a softmax."""
-    import numpy as np
-    import onnx
-    from onnx import helper, numpy_helper
-
-    rng = np.random.default_rng(0)
-    nodes = [
-        helper.make_node("Cast", ["image"], ["pixels"], to=onnx.TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["pixels"], ["colour"], axes=[1, 2], keepdims=0),
-        helper.make_node("MatMul", ["colour", "weights"], ["scores"]),
-        helper.make_node("Softmax", ["scores"], ["probabilities"], axis=-1),
-    ]
-    graph = helper.make_graph(
-        nodes, MODEL,
-        [helper.make_tensor_value_info("image", onnx.TensorProto.UINT8, ["N", 64, 64, 3])],
-        [helper.make_tensor_value_info("probabilities", onnx.TensorProto.FLOAT, ["N", 10])],
-        [numpy_helper.from_array((rng.normal(size=(3, 10)) / 50).astype(np.float32), "weights")],
-    )  # fmt: skip
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(model)
-    return bytes(model.SerializeToString())
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,30 @@
+"""A model so small that tests measure what is around it: pictures of 64x64 pixels in, 10 classes out."""
+
+from __future__ import annotations
+
+MODEL = "colours"
+PICTURE = (64, 64, 3)
+
+
+def onnx_model(seed: int = 0) -> bytes:
+    """ONNX: the mean colour of a picture, a dense layer, a softmax."""
+    import numpy as np
+    import onnx
+    from onnx import helper, numpy_helper
+
+    rng = np.random.default_rng(seed)
+    nodes = [
+        helper.make_node("Cast", ["image"], ["pixels"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["pixels"], ["colour"], axes=[1, 2], keepdims=0),
+        helper.make_node("MatMul", ["colour", "weights"], ["scores"]),
+        helper.make_node("Softmax", ["scores"], ["probabilities"], axis=-1),
+    ]
+    graph = helper.make_graph(
+        nodes, MODEL,
+        [helper.make_tensor_value_info("image", onnx.TensorProto.UINT8, ["N", *PICTURE])],
+        [helper.make_tensor_value_info("probabilities", onnx.TensorProto.FLOAT, ["N", 10])],
+        [numpy_helper.from_array((rng.normal(size=(3, 10)) / 50).astype(np.float32), "weights")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -166,7 +165,11 @@ def main() -> None:
     from model_tools.engine.key import MODEL, Limits
 
     trt = _tensorrt()
-    record: dict[str, Any] = {"command": " ".join(sys.argv), **machine(trt), "cases": []}
+    command = (
+        f"benchmarks/gpu/engines.py --batches {' '.join(map(str, arguments.batches))}"
+        f" --precisions {' '.join(arguments.precisions)} --seconds {arguments.seconds:g}"
+    )
+    record: dict[str, Any] = {"command": command, **machine(trt), "cases": []}
     for batch in arguments.batches:
         for precision in arguments.precisions:
             with tempfile.TemporaryDirectory() as scratch:

@@ -69,3 +69,16 @@ def test_the_network_is_open_to_the_store_of_any_model() -> None:
 
     assert 443 not in ports({})
     assert 443 in ports(TWO_SOURCES)
+
+
+def test_objectives_are_those_of_the_first_model() -> None:
+    rule = only(render_chart(TWO_SOURCES), "PrometheusRule", "-slo")
+    alerts = {
+        alert["alert"]: alert["expr"]
+        for group in rule["spec"]["groups"]
+        for alert in group["rules"]
+        if "alert" in alert
+    }
+    for name in ("InferenceAvailability", "InferenceQueueTime"):
+        for selector in alerts[name].split("{")[1:]:
+            assert 'model="resnet50"' in selector.partition("}")[0]

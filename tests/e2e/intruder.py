@@ -1,10 +1,11 @@
-"""In a pod of the cluster, `python - GRPC_ADDRESS HTTP_ADDRESS MODEL` prints what Triton says to each call.
+"""`python - GRPC_ADDRESS HTTP_ADDRESS MODEL BYTES` in a pod: what Triton says to each call, as JSON.
 
-JSON: protocol -> call -> "" where Triton did as it was told, its refusal elsewhere.
+protocol -> call -> "" where Triton did as it was told, its refusal elsewhere. BYTES: a body to announce.
 """
 
 from __future__ import annotations
 
+import http.client
 import json
 import sys
 from collections.abc import Callable
@@ -35,8 +36,18 @@ def calls(client: Any, model: str) -> dict[str, Callable[[], Any]]:
     }
 
 
+def announce(address: str, model: str, size: str) -> str:
+    """The answer to a request's headers alone: whoever waits for the body first gives none."""
+    connection = http.client.HTTPConnection(address, timeout=10)
+    connection.putrequest("POST", f"/v2/models/{model}/infer")
+    connection.putheader("Content-Length", size)
+    connection.endheaders()
+    answer = connection.getresponse()
+    return f"[{answer.status}] {json.loads(answer.read())['error']}"
+
+
 def main() -> None:
-    grpc_address, http_address, model = sys.argv[1:]
+    grpc_address, http_address, model, size = sys.argv[1:]
     clients: dict[str, Any] = {
         "grpc": tritonclient.grpc.InferenceServerClient(grpc_address),
         "http": tritonclient.http.InferenceServerClient(http_address),
@@ -50,6 +61,7 @@ def main() -> None:
                 said[protocol][name] = ""
             except InferenceServerException as refusal:
                 said[protocol][name] = str(refusal)
+    said["http"]["send a large body"] = announce(http_address, model, size)
     print(json.dumps(said))
 
 

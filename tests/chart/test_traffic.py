@@ -56,7 +56,8 @@ def test_each_part_of_a_pod_outlives_what_it_serves(drain: int, queue: int, exec
     triton_stops = container(pod, "triton")["lifecycle"]["preStop"]["sleep"]["seconds"]
     exit_timeout = int(arguments(pod)["exit-timeout-secs"])
     assert proxy_closes == drain
-    assert f"sleep {drain}" in container(pod, "proxy")["lifecycle"]["preStop"]["exec"]["command"][-1]
+    hook = container(pod, "proxy")["lifecycle"]["preStop"]["exec"]["command"][-1]
+    assert hook == f"kill -USR1 1; sleep {max(0, drain - 1)}"
     assert triton_stops >= proxy_closes + seconds("timeout http-request", config) > drain
     assert exit_timeout >= longest_request
     assert seconds("timeout server", config) > longest_request

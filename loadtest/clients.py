@@ -56,9 +56,9 @@ class GrpcClient:
 
         self._model, self._timeout, self._interface = model, timeout, interface
         options = [
+            # No retry policy: what fails counts. grpc.enable_retries=0 would also forbid gRPC to send again what
+            # a server said it never looked at when it ended a connection, which is HTTP/2 and no failure.
             ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
-            # A request that fails is one failure of the service, whatever a second try would have given.
-            ("grpc.enable_retries", 0),
             # Channels with one target share connections unless told not to: then all users would queue
             # on one TCP connection, and one pod's worth of flow control.
             ("grpc.use_local_subchannel_pool", 1),

@@ -24,6 +24,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--report", type=Path, help="folder for the SLO report (index.html, measurement.json)")
     group.addoption("--window", default="5m", help="what to judge without --load: this long until now")
     group.addoption(
+        "--rate",
+        type=float,
+        default=4.0,
+        help="requests a second while pods come and go (default: %(default)s, which leaves 2 cores that serve"
+        " ResNet-50 the time to start pods)",
+    )
+    group.addoption(
         "--set-objective",
         action="append",
         default=[],

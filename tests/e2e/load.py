@@ -1,6 +1,6 @@
 """A constant load over gRPC and HTTP at once, from the release's own load test, while a test acts.
 
-Nobody retries: gRPC's retries are off in loadtest.clients, and its HTTP client has none.
+Nobody retries: loadtest.clients gives gRPC no retry policy, and its HTTP client has none.
 """
 
 from __future__ import annotations

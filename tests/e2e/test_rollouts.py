@@ -19,7 +19,6 @@ from .metrics import served
 
 pytestmark = pytest.mark.timeout(900)
 
-RATE = 4.0  # requests a second, over both protocols: 2 cores still have time to start pods
 USERS = 8
 AFTER = 20  # requests over each protocol after the last pod is in place
 TIMEOUT = "300s"
@@ -170,10 +169,14 @@ def drain_a_node(fleet: Fleet) -> None:
     ids=lambda act: act.__name__,
 )
 def test_no_request_fails_under_load(
-    act: Callable[[Fleet], None], fleet: Fleet, record_property: Callable[[str, object], None]
+    act: Callable[[Fleet], None],
+    fleet: Fleet,
+    pytestconfig: pytest.Config,
+    record_property: Callable[[str, object], None],
 ) -> None:
+    rate = pytestconfig.getoption("rate")
     before = {pod["metadata"]["uid"] for pod in fleet.pods()}
-    with constant_load(fleet.release, RATE, USERS) as load:
+    with constant_load(fleet.release, rate, USERS) as load:
         load.go_on(5)
         began = time.monotonic()
         act(fleet)
@@ -186,13 +189,13 @@ def test_no_request_fails_under_load(
     assert {pod["metadata"]["uid"] for pod in fleet.pods()} != before, "no pod was replaced"
     # As many as the rate promises, but for a fifth: a load that stood still would lose nothing either.
     for protocol in ("grpc", "http"):
-        assert sent[protocol] > 0.8 * took * RATE / 2, f"{sent} in {took:.0f} s"
+        assert sent[protocol] > 0.8 * took * rate / 2, f"{sent} in {took:.0f} s"
 
 
-def test_long_lived_grpc_channels_spread_over_new_pods(fleet: Fleet) -> None:
+def test_long_lived_grpc_channels_spread_over_new_pods(fleet: Fleet, pytestconfig: pytest.Config) -> None:
     """Channels that were opened to one pod: a minute after two more, each has 25 to 42 % of the requests."""
     fleet.scale(1)
-    with constant_load(fleet.release, 6.0, USERS, protocol="grpc") as load:
+    with constant_load(fleet.release, pytestconfig.getoption("rate"), USERS, protocol="grpc") as load:
         load.go_on(20)
         fleet.scale(3)
         began = time.monotonic()
@@ -201,7 +204,7 @@ def test_long_lived_grpc_channels_spread_over_new_pods(fleet: Fleet) -> None:
         shares: dict[str, float] = {}
         spread_after = None
         while time.monotonic() - began < 60:
-            load.go_on(60)
+            load.go_on(40)
             now = served(fleet.release, list(counts))
             window = {name: now[name] - counts[name] for name in counts}
             shares = {name: count / sum(window.values()) for name, count in window.items()}

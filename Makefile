@@ -46,6 +46,7 @@ lock: env ## Resolve the dependencies anew into requirements/*.txt
 	$(LOCK) pyproject.toml --extra export --extra openvino --extra loadtest --extra slo --extra stores --group dev -o requirements/dev.txt
 	$(LOCK) pyproject.toml --extra loadtest --extra stores -c requirements/dev.txt -o requirements/tools.txt
 	$(LOCK) --no-deps --no-annotate requirements/triton-cpu.in -c <(sed -n 's/^\(openvino==[^ ]*\).*/\1/p' requirements/dev.txt) -o requirements/triton-cpu.txt
+	$(LOCK) --no-deps --no-annotate requirements/engine.in -c requirements/dev.txt -o requirements/engine.txt
 
 dist: env ## Package the chart and the Python wheel into dist/
 	@$(BIN)/python -m charts.dist

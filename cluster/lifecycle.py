@@ -29,6 +29,7 @@ from cluster import (
     paths,
     preflight,
     shell,
+    volumes,
 )
 from cluster.control import CONTROL_PLANE
 from cluster.node import Node
@@ -146,7 +147,7 @@ class Made:
     sandbox_image: str
 
     def start(self, each: Node) -> None:
-        each.start(self.seed, self.programs, self.sandbox_image)
+        each.start(self.seed, self.programs, self.sandbox_image, volumes.folder())
 
     def write(self) -> None:
         making = _record().with_suffix(".making")
@@ -177,6 +178,7 @@ def _create(workers: int, values: Path | None, steps: Steps) -> None:
     nodes = _nodes(workers)
     with steps.step(f"{len(nodes)} nodes with containerd"):
         preflight.load_modules()
+        volumes.make_folders()
         node.start_switch()
         _each(nodes, made.start)
         for each in nodes:
@@ -241,6 +243,7 @@ def _add_ons(operator: Path, tag: str, steps: Steps) -> None:
         monitoring.install(
             operator, images.reference("prometheus-operator", tag), images.reference("prometheus", tag)
         )
+        volumes.install()
 
 
 def _heal(made: Made, workers: int, steps: Steps) -> None:
@@ -258,6 +261,7 @@ def _heal(made: Made, workers: int, steps: Steps) -> None:
         for each in new[1:]:
             if control.gpus(found[each.name]) != 1:
                 control.advertise_gpu(each)
+        volumes.install()
         shell.wait_for(monitoring.ready, "Prometheus", timeout=120)
 
 

@@ -3,13 +3,14 @@
 # It makes the node's file system, then runs its containerd and its kubelet and starts again what stops.
 # When it is killed, the kernel ends everything in the node, and mounts and interfaces go with it.
 #
-# Usage: node-init.sh NAME DISK PROGRAMS
+# Usage: node-init.sh NAME DISK PROGRAMS VOLUMES
 #   DISK/etc, /usr  what differs from the machine's /etc and /usr
 #   DISK/var-lib    the node's /var/lib;  DISK/var-log  its /var/log
 #   DISK/log        logs of containerd and kubelet
 #   PROGRAMS        folder with kubelet and kubeadm
+#   VOLUMES         folder that all nodes share, at /var/lib/volumes
 set -eu
-name=$1 disk=$2 programs=$3
+name=$1 disk=$2 programs=$3 volumes=$4
 
 # /proc is still the machine's: the first field is the process id that the machine knows this process by.
 read -r pid _ < /proc/self/stat
@@ -26,6 +27,8 @@ for top in etc usr; do
 done
 mount --bind /run/node/var-lib /var/lib
 mount --bind /run/node/var-log /var/log
+mkdir -p /var/lib/volumes
+mount --bind "$volumes" /var/lib/volumes
 mount -t tmpfs tmpfs /tmp
 mount -t proc proc /proc
 # The kubelet insists on some settings of the kernel: it is shown them as it wants them and sets none.

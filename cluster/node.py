@@ -67,12 +67,15 @@ class Node:
             raise shell.StepFailed(f"node {self.name} does not run")
         return ["nsenter", "--target", str(pid), *namespaces.split(), "--", *map(str, argv)]
 
-    def start(self, seed: Path, programs: Path, sandbox_image: str) -> None:
-        """Makes the disk from a containerd that holds the cluster's images, and starts the first process."""
+    def start(self, seed: Path, programs: Path, sandbox_image: str, volumes: Path) -> None:
+        """Makes the disk from a containerd that holds the cluster's images, and starts the first process.
+
+        volumes: folder that the nodes share.
+        """
         self._write_disk(seed, sandbox_image)
         _unshare(
             self.name, "--net --mount --uts --pid --fork",
-            "bash", SHARED_FILES / "node-init.sh", self.name, self.disk, programs,
+            "bash", SHARED_FILES / "node-init.sh", self.name, self.disk, programs, volumes,
             log=self.log("init"),
         )  # fmt: skip
         shell.wait_for(

@@ -18,9 +18,10 @@ def command() -> None:
 
 @command.command("build", short_help="Take the engine from the cache, or build it.")
 @click.option("--model", "folder", required=True, metavar="DIR", type=click.Path(path_type=Path),
-              help="Folder with model.onnx.")  # fmt: skip
-@click.option("--output", required=True, metavar="DIR", type=click.Path(path_type=Path),
-              help="Folder that gets the engine: model.plan (tensorrt), model.blob (openvino).")  # fmt: skip
+              help="Folder with model.onnx, or with versions that have one.")  # fmt: skip
+@click.option("--output", metavar="DIR", type=click.Path(path_type=Path),
+              help="Folder that gets the engine, model.plan (tensorrt) or model.blob (openvino).  "
+              "[default: beside model.onnx]")  # fmt: skip
 @click.option("--cache", metavar="DIR", type=click.Path(path_type=Path),
               help="Folder of engines, shared by pods; without it each start builds.")  # fmt: skip
 @click.option("--values", "files", multiple=True, metavar="FILE", type=click.Path(path_type=Path),
@@ -36,7 +37,7 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
 def build(
     folder: Path,
-    output: Path,
+    output: Path | None,
     cache: Path | None,
     files: tuple[Path, ...],
     runtime: str | None,
@@ -52,7 +53,7 @@ def build(
     cost a build and a line that says so, nothing else.
     """
     from model_tools.engine.builders import builder, key
-    from model_tools.engine.cache import Result, obtain
+    from model_tools.engine.cache import obtain
     from model_tools.engine.key import MODEL, Limits
     from model_tools.progress import steps
 
@@ -66,33 +67,31 @@ def build(
             preferred_batch = preferred_batch or max(sizes, default=max_batch)
     limits = Limits(precision, max_batch, max_batch if preferred_batch is None else preferred_batch)
     maker = builder(runtime)
-    wanted = key(maker, runtime, folder, limits)
-    version = wanted.version.split("-")[0]
-    label = f"{maker.filename} ({runtime} {version}, {precision}, key {wanted.name[:12]})"
+    for source in [folder] if output else _versions(folder):
+        target = (output or source) / maker.filename
+        wanted = key(maker, runtime, source, limits)
+        version = wanted.version.split("-")[0]
+        label = f"{target} ({runtime} {version}, {precision}, key {wanted.name[:12]})"
 
-    def make(file: Path) -> None:
-        _say(f"{label}: building; this takes seconds on a CPU and minutes on a GPU")
-        with steps() as step:
-            step(f"building {label}")
-            maker.build(folder / MODEL, limits, file)
+        def make(file: Path, source: Path = source, label: str = label) -> None:
+            _say(f"{label}: building; this takes seconds on a CPU and minutes on a GPU")
+            with steps() as step:
+                step(f"building {label}")
+                maker.build(source / MODEL, limits, file)
 
-    try:
-        result: Result = obtain(cache, wanted, make, output / maker.filename, wait, _say)
-    except OSError as error:
-        raise BadInput(f"{output}: can't be written ({error.strerror})") from error
-    if as_json:
-        said: dict[str, Any] = {
-            "engine": str(output / maker.filename),
-            "key": wanted.name,
-            "parts": wanted.parts(),
-        }
-        said |= {"found": result.found, "seconds": round(result.seconds, 3), "stored": result.stored}
-        click.echo(json.dumps(said))
-    elif result.found:
-        click.echo(f"{label}: found in the cache")
-    else:
-        kept = " and stored in the cache" if result.stored else ""
-        click.echo(f"{label}: built in {result.seconds:.1f} s{kept}")
+        try:
+            result = obtain(cache, wanted, make, target, wait, _say)
+        except OSError as error:
+            raise BadInput(f"{target}: can't be written ({error.strerror})") from error
+        if as_json:
+            said: dict[str, Any] = {"engine": str(target), "key": wanted.name, "parts": wanted.parts()}
+            said |= {"found": result.found, "seconds": round(result.seconds, 3), "stored": result.stored}
+            click.echo(json.dumps(said))
+        elif result.found:
+            click.echo(f"{label}: found in the cache")
+        else:
+            kept = " and stored in the cache" if result.stored else ""
+            click.echo(f"{label}: built in {result.seconds:.1f} s{kept}")
 
 
 @command.command("list", short_help="What a cache holds.")
@@ -117,6 +116,14 @@ def list_(cache: Path, as_json: bool) -> None:
         click.echo("  ".join([entry.name[:12], *what, size, *([entry.problem] if entry.problem else [])]))
     if damaged := [entry.name[:12] for entry in found if entry.problem]:
         raise CheckFailed(f"{cache}: the next pod that needs it rebuilds {', '.join(damaged)}")
+
+
+def _versions(folder: Path) -> list[Path]:
+    """The folders of a model's versions, or the folder itself where it holds the model."""
+    numbered = [each for each in folder.glob("[1-9]*") if each.name.isdecimal() and each.is_dir()]
+    if numbered and not (folder / "model.onnx").exists():
+        return sorted(numbered, key=lambda each: int(each.name))
+    return [folder]
 
 
 def _model_values(files: tuple[Path, ...]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # The least that has to be said about a release: which images it runs.
 IMAGES: dict[str, Any] = {
+    "engine": {"image": {"repository": "registry.example/engine", "tag": "1"}},
     "tools": {"image": {"repository": "registry.example/tools", "tag": "1"}},
     "model": {"source": {"image": {"repository": "registry.example/model", "tag": "1"}}},
 }

@@ -248,7 +248,7 @@ def test_the_pod_asks_for_the_file_that_triton_will_load(
     runtime: str, precision: str, kind: str, file: str
 ) -> None:
     model = {"runtime": runtime, "precision": precision, "instances": {"kind": kind}}
-    manifests = render_chart({"model": model})
+    manifests = render_chart({"model": model, "engine": {"enabled": False}})
     pod = only(manifests, "Deployment", "-triton")["spec"]["template"]["spec"]
     environment = {entry["name"]: entry["value"] for entry in pod["initContainers"][-1]["env"]}
     assert environment["MODEL_FILE"] == file
@@ -259,7 +259,7 @@ def test_the_pod_asks_for_the_file_that_triton_will_load(
 def test_a_claim_is_mounted_read_only() -> None:
     values = {"model": {"source": {"type": "pvc", "pvc": {"claimName": "models"}, "path": "/resnet/50"}}}
     pod = only(render_chart(values), "Deployment", "-triton")["spec"]["template"]["spec"]
-    (deliver,) = pod["initContainers"]
+    deliver, _ = pod["initContainers"]
     assert {"name": "source", "mountPath": "/source", "readOnly": True} in deliver["volumeMounts"]
     assert {"name": "SOURCE_DIRECTORY", "value": "/source/resnet/50"} in deliver["env"]
 
@@ -267,6 +267,6 @@ def test_a_claim_is_mounted_read_only() -> None:
 def test_a_url_is_fetched_before_it_is_delivered() -> None:
     values = {"model": {"source": {"type": "url", "url": "gs://bucket/resnet50"}}}
     pod = only(render_chart(values), "Deployment", "-triton")["spec"]["template"]["spec"]
-    fetch, deliver = pod["initContainers"]
+    fetch, deliver, _ = pod["initContainers"]
     assert fetch["command"] == ["model-tools", "fetch", "gs://bucket/resnet50", "/source"]
     assert {"name": "SOURCE", "value": "gs://bucket/resnet50"} in deliver["env"]

@@ -10,7 +10,8 @@ from .render import containers, only, pods, render_chart, setting
 
 URL = {"model": {"source": {"type": "url", "url": "s3://bucket/model"}}}
 CLAIM = {"model": {"source": {"type": "pvc", "pvc": {"claimName": "models"}}}}
-SOURCES = {"image": {}, "claim": CLAIM, "url": URL}
+ENGINES = {"engine": {"cache": {"type": "pvc"}}}
+SOURCES = {"image": {}, "claim": CLAIM, "url": URL, "engines on a claim": ENGINES}
 
 
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES.keys())

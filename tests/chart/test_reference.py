@@ -33,6 +33,9 @@ CONTEXTS: dict[str, dict[str, Any]] = {
     },
     "model.versionPolicy.count": {"model": {"versionPolicy": {"kind": "latest"}}},
     "model.batching.defaultPriority": {"model": {"batching": {"priorities": [{}, {}, {}, {}]}}},
+    "engine.waitSeconds": {"engine": {"cache": {"type": "pvc"}}},
+    "engine.cache.pvc.": {"engine": {"cache": {"type": "pvc"}}},
+    "engine.cache.hostPath.": {"engine": {"cache": {"type": "hostPath", "hostPath": {"path": "/engines"}}}},
     "loadtest.requestsPerSecond": {"loadtest": {"arrival": "constant"}},
 }
 # Of these the first that the schema takes, and that is not the value already, stands for "another value".

@@ -218,6 +218,12 @@ def test_a_value_out_of_range_is_named(key: str, value: Any) -> None:
             merge(KEDA, {"monitoring": {"rules": {"enabled": False}}}),
             "monitoring.rules.enabled: autoscaling.kind keda reads",
         ),
+        ({"engine": {"image": {"repository": ""}}}, "engine.image.repository: NVIDIA's image of Triton has"),
+        ({"engine": {"image": {"tag": ""}}}, "engine.image.tag: give a tag or a digest."),
+        (
+            {"engine": {"cache": {"type": "hostPath"}}},
+            "engine.cache.hostPath.path: engine.cache.type hostPath needs the folder.",
+        ),
     ],
 )
 def test_an_impossible_combination_fails_with_a_sentence(values: dict[str, Any], sentence: str) -> None:

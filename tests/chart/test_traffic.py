@@ -203,7 +203,8 @@ def test_nothing_of_a_release_is_reachable_from_outside_the_cluster() -> None:
 def test_a_digest_can_be_given_for_every_image_of_the_chart() -> None:
     digest = "sha256:" + "0123456789abcdef" * 4
     image = {"image": {"digest": digest}}
-    values = {"triton": {**image, "httpProxy": image}, "tools": image, "model": {"source": image}}
+    values = {"triton": {**image, "httpProxy": image}, "tools": image, "engine": image}
+    values["model"] = {"source": image}
     for name, pod in pods(render_chart(values)).items():
         for each in containers(pod):
             assert each["image"].endswith(f"@{digest}"), (name, each["name"])

@@ -96,6 +96,17 @@ capabilities:
       "tensorflow" "model.savedmodel/saved_model.pb") .runtime -}}
 {{- end -}}
 
+{{/* Returns what a container that uses the GPU asks for: triton.resources with the GPU in its limits. */}}
+{{- define "inference-system.tritonResources" -}}
+{{- $resources := deepCopy .Values.triton.resources -}}
+{{- with .Values.triton.gpu -}}
+{{- if gt (int .count) 0 -}}
+{{- $resources = mergeOverwrite $resources (dict "limits" (dict .resourceName (int .count))) -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $resources -}}
+{{- end -}}
+
 {{/* Returns the job label under which Prometheus keeps what a PodMonitor scrapes. Takes (list $ "triton"). */}}
 {{- define "inference-system.job" -}}
 {{- $root := first . -}}

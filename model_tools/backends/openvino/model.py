@@ -1,4 +1,7 @@
-"""Triton backend `openvino`: runs 1/model.onnx with OpenVINO on the CPU.
+"""Triton backend `openvino`: runs 1/model.blob, or else 1/model.onnx, with OpenVINO on the CPU.
+
+model.blob is the model compiled for this processor, as `model-tools engine build` makes it. One of another
+OpenVINO or processor is named in Triton's log, and model.onnx compiled instead.
 
 A Python-based backend: Triton starts one process of this an instance. The model's configuration names it as
 `backend: "openvino"`, as it names OpenVINO's own C++ backend, and takes the same two parameters:
@@ -14,6 +17,7 @@ import json
 import math
 import os
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,14 +46,14 @@ class TritonPythonModel:
         file = folder / (config["default_model_filename"] or "model.onnx")
 
         core = openvino.Core()
-        model = self._read(openvino, file)
         properties, shown = _properties(core, config)
-        try:
-            compiled = core.compile_model(model, "CPU", properties)
-        except RuntimeError as error:
-            raise pb_utils.TritonModelException(
-                f"{file}: OpenVINO can't compile it ({_reason(error)})"
-            ) from error
+        began = time.monotonic()
+        engine = file.with_name("model.blob")
+        compiled = self._load(core, engine, file, properties) if engine.is_file() else None
+        how = "engine loaded"
+        if compiled is None:
+            compiled, how = self._compile(openvino, core, file, properties), "compiled"
+        shown = f"{shown}, {how} in {time.monotonic() - began:.2f} s"
         streams = int(compiled.get_property("NUM_STREAMS"))
         self._requests = [compiled.create_infer_request() for _ in range(streams)]
         # Several requests are gathered here, once copied; one alone is read where it lies.
@@ -90,15 +94,41 @@ class TritonPythonModel:
         """Lets OpenVINO's threads go before the process ends."""
         self._requests = []
 
+    def _load(self, core: Any, engine: Path, model: Path, properties: dict[str, Any]) -> Any | None:
+        """The engine, or None where model.onnx has to do instead. Raises where there is no model.onnx."""
+        try:
+            compiled = core.import_model(engine.read_bytes(), "CPU", properties)
+        except RuntimeError as error:
+            problem = f"{engine}: OpenVINO can't load it ({_reason(error)})"
+            if not model.is_file():
+                raise pb_utils.TritonModelException(problem) from error
+            pb_utils.Logger.log_warn(f"{problem}; compiling {model.name} instead")
+            return None
+        self._check(engine, compiled)
+        return compiled
+
+    def _compile(self, openvino: Any, core: Any, file: Path, properties: dict[str, Any]) -> Any:
+        model = self._read(openvino, file)
+        self._check(file, model)
+        try:
+            return core.compile_model(model, "CPU", properties)
+        except RuntimeError as error:
+            raise pb_utils.TritonModelException(
+                f"{file}: OpenVINO can't compile it ({_reason(error)})"
+            ) from error
+
     def _read(self, openvino: Any, file: Path) -> Any:
         if not file.is_file() or file.stat().st_size == 0:
             raise pb_utils.TritonModelException(f"{file}: is {'empty' if file.is_file() else 'missing'}")
         try:
             # Not Core.read_model, which tries every format that it knows and blames none.
             frontend = openvino.frontend.FrontEndManager().load_by_framework("onnx")
-            model = frontend.convert(frontend.load(str(file)))
+            return frontend.convert(frontend.load(str(file)))
         except Exception as error:  # a frontend raises types of its own
             raise pb_utils.TritonModelException(f"{file}: is no ONNX model ({_reason(error)})") from error
+
+    def _check(self, file: Path, model: Any) -> None:
+        """Raises where the model's input and output are not what config.pbtxt says."""
         for kind, wanted, ports in (
             ("input", self._input, model.inputs),
             ("output", self._output, model.outputs),
@@ -120,7 +150,6 @@ class TritonPythonModel:
                     f"{file}: has {kind} {wanted.name} of {port.element_type.to_dtype()} {shape[1:]},"
                     f" and config.pbtxt says {wanted.dtype} {list(wanted.shape)}"
                 )
-        return model
 
     def _problem(self, tensor: Any) -> str | None:
         """What is wrong with a request's input, or None: a batch must not fail for one of its requests."""
@@ -257,7 +286,9 @@ def _failure(message: str) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """The line of OpenVINO's many that says what is wrong."""
+    """What is wrong, out of the many lines that OpenVINO says."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith(("Exception from", "Check '", "FrontEnd API"))]
-    return (telling or lines or [type(error).__name__])[0]
+    # An engine for something else: what it is for, and what is here.
+    versions = [line for line in telling if line.startswith(("blob:", "current:"))]
+    return "; ".join([*(telling or lines or [type(error).__name__])[:1], *versions])

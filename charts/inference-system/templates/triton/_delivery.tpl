@@ -48,7 +48,7 @@
     - name: VERSION_COUNT
       value: {{ int64 .versionPolicy.count | quote }}
     - name: MODEL_FILE
-      value: {{ include "inference-system.modelFile" . }}
+      value: {{ include "inference-system.sourceFile" (list $root .) }}
     - name: WARMUP_FILE
       value: {{ ternary "warmup/sample" "" (and .warmup.enabled (eq .warmup.data "sample")) | quote }}
   {{- include "inference-system.modelDeliveryCommon" . | nindent 2 }}

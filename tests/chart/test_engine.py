@@ -1,0 +1,128 @@
+"""The init container that builds engines, and the volume that pods share them on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from .render import Manifest, merge, only, render_chart, setting
+
+OPENVINO = {"model": {"runtime": "openvino", "precision": "fp32", "instances": {"kind": "cpu"}}}
+ONNXRUNTIME = {"model": {"runtime": "onnxruntime"}}
+TENSORFLOW = {"model": {"runtime": "tensorflow", "precision": "savedmodel"}}
+CLAIM = {"engine": {"cache": {"type": "pvc"}}}
+FOLDER = {"engine": {"cache": {"type": "hostPath", "hostPath": {"path": "/var/engines"}}}}
+
+
+def pod(manifests: list[Manifest]) -> Manifest:
+    return dict(only(manifests, "Deployment", "-triton")["spec"]["template"]["spec"])
+
+
+def build(*values: dict[str, Any]) -> Manifest:
+    """The last init container, which has to be the engine's."""
+    container = pod(render_chart(*values))["initContainers"][-1]
+    assert container["name"] == "build-engine"
+    return dict(container)
+
+
+def test_tensorrt_builds_from_the_onnx_that_the_source_holds() -> None:
+    spec = pod(render_chart())
+    deliver, engine = spec["initContainers"]
+    assert {"name": "MODEL_FILE", "value": "model.onnx"} in deliver["env"]
+    assert engine["image"] == "registry.example/engine:1"
+    assert engine["args"] == [
+        "model-tools", "engine", "build", "--model=/models/resnet50", "--runtime=tensorrt",
+        "--precision=fp16", "--max-batch=16", "--preferred-batch=16",
+    ]  # fmt: skip
+
+
+def test_the_arguments_are_options_of_the_command() -> None:
+    from model_tools.engine.command import build as command
+
+    known = {option for parameter in command.params for option in parameter.opts}
+    given = {word.partition("=")[0] for word in build(CLAIM)["args"] if word.startswith("--")}
+    assert given <= known
+    assert {"--cache", "--wait"} <= given
+
+
+@pytest.mark.parametrize(("sizes", "best"), [([4, 16, 8], 16), ([8], 8), ([], 32), ([16, 9], 16)])
+def test_the_engine_is_tuned_for_the_largest_preferred_batch(sizes: list[int], best: int) -> None:
+    args = build({"model": {"batching": {"maxSize": 32, "preferredSizes": sizes}}})["args"]
+    assert f"--preferred-batch={best}" in args
+    assert "--max-batch=32" in args
+
+
+@pytest.mark.parametrize("values", [ONNXRUNTIME, TENSORFLOW, {"engine": {"enabled": False}}])
+def test_without_an_engine_there_is_no_trace_of_one(values: dict[str, Any]) -> None:
+    manifests = render_chart(values, CLAIM)
+    spec = pod(manifests)
+    assert [container["name"] for container in spec["initContainers"]] == ["deliver-model"]
+    assert "engines" not in {volume["name"] for volume in spec["volumes"]}
+    assert not [each for each in manifests if each["kind"] == "PersistentVolumeClaim"]
+
+
+def test_openvino_builds_in_tritons_own_image_unless_told() -> None:
+    image = {"engine": {"image": {"repository": ""}}}
+    triton = {"triton": {"image": {"repository": "registry.example/triton-cpu", "tag": "2"}}}
+    assert build(OPENVINO, image, triton)["image"] == "registry.example/triton-cpu:2"
+    assert build(OPENVINO, triton)["image"] == "registry.example/engine:1"
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"triton": {"gpu": {"resourceName": "nvidia.com/mig-1g.5gb", "count": 1}}}]
+)
+def test_the_build_has_what_triton_has_the_gpu_too(values: dict[str, Any]) -> None:
+    spec = pod(render_chart(values))
+    assert spec["initContainers"][-1]["resources"] == spec["containers"][0]["resources"]
+    assert [name for name in spec["initContainers"][-1]["resources"]["limits"] if "nvidia.com" in name]
+
+
+def test_without_a_cache_there_is_no_volume() -> None:
+    assert {mount["name"] for mount in build()["volumeMounts"]} == {"models", "tmp"}
+
+
+def test_a_claim_is_made_and_outlives_the_release() -> None:
+    manifests = render_chart(CLAIM)
+    claim = only(manifests, "PersistentVolumeClaim", "-engines")
+    assert claim["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    assert "storageClassName" not in claim["spec"], "an empty name is no class at all, not the default one"
+    volume = {"name": "engines", "persistentVolumeClaim": {"claimName": claim["metadata"]["name"]}}
+    assert volume in pod(manifests)["volumes"]
+    assert {"name": "engines", "mountPath": "/engines"} in build(CLAIM)["volumeMounts"]
+    triton = pod(manifests)["containers"][0]
+    assert "engines" not in {mount["name"] for mount in triton["volumeMounts"]}, "Triton has its own copy"
+
+
+def test_a_claim_that_is_there_is_used_and_none_is_made() -> None:
+    manifests = render_chart(CLAIM, setting("engine.cache.pvc.claimName", "shared"))
+    assert not [each for each in manifests if each["kind"] == "PersistentVolumeClaim"]
+    assert {"name": "engines", "persistentVolumeClaim": {"claimName": "shared"}} in pod(manifests)["volumes"]
+
+
+def test_a_folder_of_the_node_has_to_be_there() -> None:
+    volume = {"name": "engines", "hostPath": {"path": "/var/engines", "type": "Directory"}}
+    assert volume in pod(render_chart(FOLDER))["volumes"]
+
+
+def test_every_model_that_has_an_engine_gets_one() -> None:
+    extra = {"extraModels": {"second": {}, "third": ONNXRUNTIME["model"]}}
+    inits = pod(render_chart(extra, CLAIM))["initContainers"]
+    builders = [each for each in inits if each["name"].startswith("build-engine")]
+    assert [each["args"][3] for each in builders] == ["--model=/models/resnet50", "--model=/models/second"]
+    assert len({each["name"] for each in builders}) == 2
+    assert all(each["name"].startswith("build-engine") for each in inits[-2:]), "first all are delivered"
+
+
+def test_one_more_model_is_enough_for_a_cache() -> None:
+    manifests = render_chart(ONNXRUNTIME, {"extraModels": {"second": {"runtime": "tensorrt"}}}, CLAIM)
+    assert only(manifests, "PersistentVolumeClaim", "-engines")
+    assert "engines" in {volume["name"] for volume in pod(manifests)["volumes"]}
+
+
+def test_a_rollout_is_given_the_time_of_a_build() -> None:
+    def deadline(*values: dict[str, Any]) -> int:
+        return int(only(render_chart(*values), "Deployment", "-triton")["spec"]["progressDeadlineSeconds"])
+
+    assert deadline(merge(CLAIM, {"engine": {"waitSeconds": 500}})) == deadline(ONNXRUNTIME) + 500

@@ -56,8 +56,8 @@ class GrpcClient:
 
         self._model, self._timeout, self._interface = model, timeout, interface
         options = [
-            # No retry policy: what fails counts. grpc.enable_retries=0 would also forbid gRPC to send again what
-            # a server said it never looked at when it ended a connection, which is HTTP/2 and no failure.
+            # No retry policy: what fails counts. grpc.enable_retries=0 would go further and keep gRPC from
+            # sending again what a server, ending a connection, said it never looked at, which is no failure.
             ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
             # Channels with one target share connections unless told not to: then all users would queue
             # on one TCP connection, and one pod's worth of flow control.

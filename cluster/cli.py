@@ -10,6 +10,7 @@ import click
 from model_tools.console import BadInput, run
 
 WORKERS = 2
+ADD_ONS = ["keda"]
 
 
 @click.group()
@@ -34,11 +35,21 @@ def up(nodes: int, images: Path | None) -> None:
 
 
 @cli.command()
-def build() -> None:
+@click.option("--with", "add_on", type=click.Choice(ADD_ONS), help="Build this for `cluster add`, too.")
+def build(add_on: str | None) -> None:
     """Build the cluster's programs and images into the cache and start nothing."""
     from cluster import lifecycle
 
-    lifecycle.build()
+    lifecycle.build(with_keda=add_on == "keda")
+
+
+@cli.command()
+@click.argument("add_on", type=click.Choice(ADD_ONS))
+def add(add_on: str) -> None:
+    """Put something into the running cluster that not every use of it needs; builds it once."""
+    from cluster import lifecycle
+
+    lifecycle.add_keda()
 
 
 @cli.command()

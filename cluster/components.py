@@ -16,6 +16,7 @@ from pathlib import Path
 
 from cluster import paths, preflight, shell
 
+KEDA_MODULE = "github.com/kedacore/keda/v2"
 OPERATOR = "github.com/prometheus-operator/prometheus-operator"
 ENVIRONMENT = {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -trimpath -buildvcs=false", "GOWORK": "off"}
 
@@ -27,7 +28,8 @@ class Component:
     name: str
     programs: dict[str, str]
     aliases: tuple[str, ...] = ()
-    # Folders of a required module whose YAML files are kept beside the programs: name -> (module, folder).
+    # Folders of a required module whose YAML files, those of their subfolders too, are kept beside the
+    # programs: name -> (module, folder).
     manifests: dict[str, tuple[str, str]] = field(default_factory=dict)
     # Build tags, separated by commas.
     tags: str = ""
@@ -47,7 +49,7 @@ class Component:
         return (self.module / "go.mod").read_text()
 
     def ldflags(self) -> str:
-        """Stripped; Kubernetes and Prometheus learn their versions from the linker."""
+        """Stripped; Kubernetes, Prometheus and KEDA learn their versions from the linker."""
         said = {}
         if self.name == "kubernetes":
             version = self.version("k8s.io/kubernetes")
@@ -56,6 +58,8 @@ class Component:
             said = {f"k8s.io/component-base/version.{key}": value for key, value in about.items()}
         elif self.name == "prometheus":
             said = {"github.com/prometheus/common/version.Version": prometheus_version().removeprefix("v")}
+        elif self.name == "keda":
+            said = {f"{KEDA_MODULE}/version.Version": self.version(KEDA_MODULE).removeprefix("v")}
         return " ".join(["-s -w", *(f"-X {variable}={value}" for variable, value in said.items())])
 
 
@@ -84,7 +88,14 @@ PROMETHEUS = Component(
     {"prometheus": "github.com/prometheus/prometheus/cmd/prometheus"},
     tags="remove_all_sd,enable_kubernetes_sd",
 )
+# What every cluster is made of.
 ALL = (PAUSE, ETCD, KUBERNETES, COREDNS, PROMETHEUS_OPERATOR, PROMETHEUS)
+# What `cluster add` puts into one: dear to build, and most uses of a cluster don't need it.
+KEDA = Component(
+    "keda",
+    {"keda": f"{KEDA_MODULE}/cmd/operator", "keda-adapter": f"{KEDA_MODULE}/cmd/adapter"},
+    manifests={"config": (KEDA_MODULE, "config")},
+)
 
 
 def prometheus_version() -> str:
@@ -125,9 +136,10 @@ def build(component: Component, go: str) -> Path:
         (making / alias).symlink_to(next(iter(component.programs)))
     for name, (module, inside) in component.manifests.items():
         source = _module_folder(component, go, module) / inside
-        (making / name).mkdir()
-        for file in source.glob("*.yaml"):
-            shutil.copyfile(file, making / name / file.name)
+        for file in source.rglob("*.yaml"):
+            copy = making / name / file.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
     making.rename(done)
     return done
 

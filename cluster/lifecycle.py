@@ -23,6 +23,7 @@ from cluster import (
     components,
     control,
     images,
+    keda,
     kube_tools,
     monitoring,
     node,
@@ -76,13 +77,23 @@ def up(workers: int, values: Path | None = None) -> None:
         steps.say(f"cluster is up: 1 control plane, {workers} workers, {steps.elapsed():.0f} s")
 
 
-def build() -> None:
-    """Makes all that `up` needs and the cache can hold. Raises BadInput, StepFailed."""
+def build(with_keda: bool = False) -> None:
+    """Makes all that `up`, and maybe `add_keda`, need and the cache can hold. Raises BadInput, StepFailed."""
     preflight.check()
     with Steps() as steps:
         programs = _programs(steps)
         with steps.step("images of the cluster"):
             images.seed(programs, images.cluster_tag(programs))
+        if with_keda:
+            with steps.step("programs and image of keda"):
+                keda.build(preflight.go())
+
+
+def add_keda() -> None:
+    """Puts KEDA into the cluster that is up, or sees to it that it is there. Raises BadInput, StepFailed."""
+    nodes = require()
+    with Steps() as steps, only_one(steps), steps.step("KEDA, which is built unless the cache has it"):
+        keda.install(nodes, preflight.go())
 
 
 def down() -> None:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from cluster import components, paths
-from cluster.components import ALL, KUBERNETES, Component
+from cluster.components import ALL, KEDA, KUBERNETES, Component
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_another_program_gives_another_key(copied: Component) -> None:
     assert components.key(copied, "go1.24.0") != components.key(more, "go1.24.0")
 
 
-@pytest.mark.parametrize("component", ALL, ids=lambda component: component.name)
+@pytest.mark.parametrize("component", [*ALL, KEDA], ids=lambda component: component.name)
 def test_every_component_is_one_go_module_with_its_sums(component: Component) -> None:
     assert component.gomod().startswith(f"module inference-system/cluster/{component.name}\n")
     assert (component.module / "go.sum").exists()
@@ -73,3 +73,8 @@ def test_manifests_of_the_monitoring_stack_are_yaml() -> None:
 def test_prometheus_is_known_by_the_version_of_its_module() -> None:
     assert components.PROMETHEUS.version("github.com/prometheus/prometheus") == "v0.310.0"
     assert components.prometheus_version() == "v3.10.0"
+
+
+def test_keda_is_nothing_that_a_cluster_is_made_of() -> None:
+    """Building it takes minutes: only `cluster add keda` and what asks for it pays them."""
+    assert KEDA not in ALL

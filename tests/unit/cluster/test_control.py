@@ -27,6 +27,7 @@ VALUES = {
     "OPERATOR_IMAGE": "localhost/r/prometheus-operator:t",
     "PROMETHEUS_IMAGE": "localhost/r/prometheus:t",
     "PROMETHEUS_VERSION": "v3.0.0",
+    "IMAGE": "localhost/r/keda",
 }
 
 

@@ -1,0 +1,52 @@
+"""KEDA, for a cluster that is up: nothing of it is built or started unless it is asked for."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from cluster import components, control, images, paths, shell
+from cluster.node import Node
+from images.build import Image
+from images.build import build as build_image
+
+NAMESPACE = "keda"
+CONTAINERFILE = paths.REPOSITORY / "images" / "keda" / "Containerfile"
+
+
+def build(go: str) -> tuple[Image, Path]:
+    """The image of both programs and its archive, made unless the cache has them. Raises StepFailed."""
+    image = Image("keda", CONTAINERFILE, components.build(components.KEDA, go))
+    return image, build_image(image)
+
+
+def install(nodes: list[Node], go: str) -> None:
+    """Imports the image, applies KEDA's objects, waits until it serves metrics. Raises StepFailed."""
+    image, archive = build(go)
+    images.load(nodes, [archive])
+    apply = ("apply", "--server-side", "--force-conflicts", "--filename", "-")
+    control.kubectl(*apply, stdin=objects(image), timeout=180)
+    shell.wait_for(ready, "KEDA", timeout=180)
+
+
+def objects(image: Image) -> str:
+    """KEDA's own manifests with the changes of manifests/keda.yaml, as YAML."""
+    # kustomize takes bases from below its own folder, by relative paths only.
+    with tempfile.TemporaryDirectory(prefix="inference-system-") as folder:
+        shutil.copytree(image.context / "config", Path(folder) / "config")
+        values = {"IMAGE": image.repository(), "TAG": image.tag}
+        (Path(folder) / "kustomization.yaml").write_text(control.render("keda.yaml", values))
+        return control.kubectl("kustomize", folder)
+
+
+def ready() -> bool:
+    """Whether the API server gets external metrics from KEDA's adapter."""
+    services = {service["metadata"]["name"]: service for service in control.get("apiservices")["items"]}
+    served = services.get("v1beta1.external.metrics.k8s.io", {}).get("status", {}).get("conditions", [])
+    deployments = control.get("deployments", "--namespace", NAMESPACE)["items"]
+    return (
+        any(each["type"] == "Available" and each["status"] == "True" for each in served)
+        and len(deployments) == 2
+        and all(each["status"].get("readyReplicas") for each in deployments)
+    )

@@ -96,17 +96,13 @@ class Target:
         ]
         if self.kubeconfig:
             return [*images, self.install(("model image", "chart"))]
-        return [
-            *images,
+        cluster = [
             Step("programs", [BIN / "cluster", "build"]),
             Step("cluster", [BIN / "cluster", "up", "--images", IMAGES], ("programs", "model image")),
-            *(
-                [Step("cluster tests", self.reach(*pytest(CLUSTER_TESTS)), ("cluster",))]
-                if test_cluster
-                else []
-            ),
-            self.install(("cluster tests" if test_cluster else "cluster", "chart")),
         ]
+        if test_cluster:
+            cluster.append(Step("cluster tests", self.reach(*pytest(CLUSTER_TESTS)), ("cluster",)))
+        return [*images, *cluster, self.install((cluster[-1].name, "chart"))]
 
     def install(self, needs: tuple[str, ...]) -> Step:
         command: list[str | Path] = [

@@ -51,7 +51,7 @@ def init(tag: str) -> None:
     making = paths.kubeconfig().with_suffix(".making")
     shutil.copy(node.etc("kubernetes/admin.conf"), making)
     corefile = render("dns.yaml", {})
-    kubectl("apply", "--server-side", "--filename", "-", stdin=corefile, kubeconfig=making)
+    apply(corefile, kubeconfig=making)
     _kubeadm(node, config, "init", "phase", "addon", "coredns")
     making.replace(paths.kubeconfig())
 
@@ -78,6 +78,12 @@ def kubectl(
     if ended.returncode:
         raise shell.StepFailed(f"kubectl {' '.join(arguments)}: {ended.stderr.strip()}")
     return ended.stdout
+
+
+def apply(documents: str, kubeconfig: Path | None = None) -> None:
+    """Applies YAML or JSON documents on the server's side. Raises StepFailed."""
+    options = ("--server-side", "--force-conflicts", "--filename", "-")
+    kubectl("apply", *options, stdin=documents, timeout=180, kubeconfig=kubeconfig)
 
 
 def get(*arguments: str) -> Any:

@@ -25,8 +25,7 @@ def install(nodes: list[Node], go: str) -> None:
     """Imports the image, applies KEDA's objects, waits until it serves metrics. Raises StepFailed."""
     image, archive = build(go)
     images.load(nodes, [archive])
-    apply = ("apply", "--server-side", "--force-conflicts", "--filename", "-")
-    control.kubectl(*apply, stdin=objects(image), timeout=180)
+    control.apply(objects(image))
     shell.wait_for(ready, "KEDA", timeout=180)
 
 

@@ -15,9 +15,8 @@ def install(operator: Path, operator_image: str, prometheus_image: str) -> None:
 
     operator: folder of the component prometheus-operator, with its `crds` and `rbac`. Raises StepFailed.
     """
-    apply = ("apply", "--server-side", "--force-conflicts", "--filename", "-")
     definitions = sorted((operator / "crds").glob("*.yaml"))
-    control.kubectl(*apply, stdin=_documents(definitions), timeout=180)
+    control.apply(_documents(definitions))
     control.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s", timeout=90)
     # Upstream's manifests are for the namespace default.
     roles = [
@@ -35,7 +34,7 @@ def install(operator: Path, operator_image: str, prometheus_image: str) -> None:
         _documents(roles).replace("namespace: default", f"namespace: {NAMESPACE}"),
         control.render("monitoring.yaml", values),
     ]
-    control.kubectl(*apply, stdin="\n---\n".join(objects), timeout=180)
+    control.apply("\n---\n".join(objects))
 
 
 def ready() -> bool:

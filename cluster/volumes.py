@@ -34,10 +34,7 @@ def install() -> None:
             for left in (folder() / name).iterdir():
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
     objects = {"apiVersion": "v1", "kind": "List", "items": [_volume(name) for name in _names()]}
-    documents = f"{control.render('volumes.yaml', {})}\n---\n{json.dumps(objects)}"
-    control.kubectl(
-        "apply", "--server-side", "--force-conflicts", "--filename", "-", stdin=documents, timeout=60
-    )
+    control.apply(f"{control.render('volumes.yaml', {})}\n---\n{json.dumps(objects)}")
 
 
 def _names() -> list[str]:

@@ -160,11 +160,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0)
     arguments = parser.parse_args()
 
-    from model_tools.engine.builders import builder
-    from model_tools.engine.builders.tensorrt import _tensorrt
-    from model_tools.engine.key import MODEL, Limits
+    from model_tools.bundle import MODEL
+    from model_tools.engine.builders import builder, tensorrt
+    from model_tools.engine.key import Limits
 
-    trt = _tensorrt()
+    trt = tensorrt.load()
     command = (
         f"benchmarks/gpu/engines.py --batches {' '.join(map(str, arguments.batches))}"
         f" --precisions {' '.join(arguments.precisions)} --seconds {arguments.seconds:g}"

@@ -52,9 +52,10 @@ def build(
     A cache that is missing, full or not writable, and an engine in it that is damaged or of another key,
     cost a build and a line that says so, nothing else.
     """
+    from model_tools.bundle import MODEL
     from model_tools.engine.builders import builder, key
     from model_tools.engine.cache import obtain
-    from model_tools.engine.key import MODEL, Limits
+    from model_tools.engine.key import Limits
     from model_tools.progress import steps
 
     if files or not (runtime and precision and max_batch):
@@ -121,7 +122,9 @@ def list_(cache: Path, as_json: bool) -> None:
 def _versions(folder: Path) -> list[Path]:
     """The folders of a model's versions, or the folder itself where it holds the model."""
     numbered = [each for each in folder.glob("[1-9]*") if each.name.isdecimal() and each.is_dir()]
-    if numbered and not (folder / "model.onnx").exists():
+    from model_tools.bundle import MODEL
+
+    if numbered and not (folder / MODEL).exists():
         return sorted(numbered, key=lambda each: int(each.name))
     return [folder]
 

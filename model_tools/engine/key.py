@@ -10,10 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from model_tools.bundle import METADATA, REFERENCE, SUMS, digest
+from model_tools.bundle import METADATA, MODEL, REFERENCE, SUMS, digest
 from model_tools.console import BadInput
 
-MODEL = "model.onnx"
 CALIBRATION = "calibration.cache"  # TensorRT's, for INT8 without quantize nodes in the graph
 ENGINES = ("model.plan", "model.blob")
 # What lies beside a model and does not change its engine.

@@ -67,8 +67,11 @@ def entry(cache: Path) -> Path:
 
 def infer(plan: Path, pixels: np.ndarray) -> np.ndarray:
     """Probabilities [N, classes] for pictures [N, height, width, 3]."""
-    import tensorrt_bindings as trt
     from cuda.bindings import runtime as cuda
+
+    from model_tools.engine.builders import tensorrt
+
+    trt = tensorrt.load()
 
     def checked(answer: tuple[Any, ...]) -> Any:
         assert int(answer[0]) == 0, answer[0]

@@ -23,7 +23,7 @@ class Builder:
     precisions = RUNTIMES["tensorrt"][1]
 
     def version(self) -> str:
-        return str(_tensorrt().__version__)
+        return str(load().__version__)
 
     def device(self) -> dict[str, Any]:
         name, capability = gpu()
@@ -33,7 +33,7 @@ class Builder:
         return {"min": 1, "opt": limits.preferred, "max": limits.maximum}
 
     def build(self, model: Path, limits: Limits, output: Path) -> None:
-        trt = _tensorrt()
+        trt = load()
         logger = trt.Logger(trt.Logger.WARNING)
         builder = trt.Builder(logger)
         network = builder.create_network(0)  # 10.x has no implicit batch any more
@@ -109,7 +109,8 @@ def gpu() -> tuple[str, str]:
     return name.value.decode(errors="replace"), ".".join(capability)
 
 
-def _tensorrt() -> Any:
+def load() -> Any:
+    """TensorRT's module, whichever wheel it is from. Raises BadInput where it is missing or not 10.x."""
     for name in ("tensorrt", "tensorrt_bindings"):  # the wheel with libraries, and that without
         try:
             module = import_module(name)

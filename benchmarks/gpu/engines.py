@@ -113,13 +113,18 @@ class Engines:
         if not about.is_file():
             self._folder.mkdir(parents=True, exist_ok=True)
             folder, _ = source(self._models, rung)
-            builder = Implicit(ranges(self._models / RANGES)) if rung == "int8-implicit" else tensorrt.Builder()
+            builder = (
+                Implicit(ranges(self._models / RANGES)) if rung == "int8-implicit" else tensorrt.Builder()
+            )
             began = time.monotonic()
             described = builder.build(folder / MODEL, limits, plan, self._folder)
             described |= {"build_s": round(time.monotonic() - began, 1), "tuned_for": limits.preferred[0]}
             described["level"] = limits.level
             about.write_text(json.dumps(described))
-            print(f"{rung}, batch {batch}: built in {described['build_s']} s, {described['precisions']}", flush=True)
+            print(
+                f"{rung}, batch {batch}: built in {described['build_s']} s, {described['precisions']}",
+                flush=True,
+            )
         return trt.deserialize(self._trt, plan), json.loads(about.read_text())
 
 
@@ -144,7 +149,7 @@ def driver() -> str:
 
 def summary(record: Record) -> None:
     """Images a second by rung and batch size, one line a number of instances and copies."""
-    cases = [case for case in record.cases if "error" not in case]
+    cases = [case for case in record.cases if "error" not in case and case["instances"]]
     rungs = list(dict.fromkeys(case["rung"] for case in cases))
     groups = sorted({(case["batch"], case["instances"], case["copies"], case["method"]) for case in cases})
     print("batch inst copies method  " + "".join(f"{rung:>15}" for rung in rungs))
@@ -154,7 +159,8 @@ def summary(record: Record) -> None:
             found = [
                 case["images_per_s"]
                 for case in cases
-                if (case["rung"], case["batch"], case["instances"], case["copies"], case["method"]) == (rung, *group)
+                if (case["rung"], case["batch"], case["instances"], case["copies"], case["method"])
+                == (rung, *group)
             ]
             line += f"{found[0]:15,.0f}" if found else f"{'':15}"
         print(line)
@@ -173,7 +179,7 @@ def explain(engine: Any, described: dict[str, Any], batch: int) -> dict[str, Any
         kind = "movement" if is_movement(layer) else "+".join(layer["inputs"][:1]) or "?"
         by_type[kind] = by_type.get(kind, 0.0) + layer["ms"]
     slowest = sorted(layers, key=lambda layer: -layer["ms"])[:8]
-    print(f"  layers {len(layers)}, ms by type {({name: round(ms, 3) for name, ms in by_type.items()})}")
+    print(f"  layers {len(layers)}, ms by type { ({name: round(ms, 3) for name, ms in by_type.items()}) }")
     for layer in slowest:
         types = f"{'+'.join(layer['inputs'])}->{'+'.join(layer['outputs'])}"
         print(f"    {layer['ms']:.4f} ms  {types:22} {layer['kind']:14} {layer['name'][:90]}")

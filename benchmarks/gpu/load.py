@@ -91,7 +91,9 @@ def check(answer: bytes, batch: int) -> None:
         assert np.abs(rows.sum(axis=1) - 1).max() < 0.02, f"rows sum to {rows.sum(axis=1)[:4]}"
 
 
-def drive(send: Callable[[bytes], Any], requests: list[bytes], batch: int, start: float, seconds: float) -> Any:
+def drive(
+    send: Callable[[bytes], Any], requests: list[bytes], batch: int, start: float, seconds: float
+) -> Any:
     """Answers within the seconds, and their latencies in ms."""
     done: queue.SimpleQueue[tuple[int, float, Any]] = queue.SimpleQueue()
     latencies: list[float] = []

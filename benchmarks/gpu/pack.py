@@ -58,7 +58,10 @@ def pack(arguments: argparse.Namespace) -> None:
     (output / FIRST).mkdir(exist_ok=True)
     for wheel in arguments.wheels.glob("zstandard-*.whl"):
         shutil.copy(wheel, output / FIRST)
-    content = {"parts": [[each.name.partition(".")[0], each.stat().st_size] for each in archives], "pieces": pieces}
+    content = {
+        "parts": [[each.name.partition(".")[0], each.stat().st_size] for each in archives],
+        "pieces": pieces,
+    }
     (output / FIRST / LIST).write_text(json.dumps(content, indent=1) + "\n")
     for name, size in content["parts"]:
         print(f"{name:10} {size / 2**20:7.1f} MiB")
@@ -178,7 +181,9 @@ class Slice(io.RawIOBase):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     verbs = parser.add_subparsers(dest="verb", required=True)
     packing = verbs.add_parser("pack")
     for name in ("libraries", "models", "wheels", "triton-wheels", "output"):

@@ -20,7 +20,11 @@ class Record:
         self.content: dict[str, Any] = {**about, "cases": []}
         if file.is_file():
             before = json.loads(file.read_text())
-            self.content |= {**before, **about, "cases": [case for case in before["cases"] if "error" not in case]}
+            self.content |= {
+                **before,
+                **about,
+                "cases": [case for case in before["cases"] if "error" not in case],
+            }
 
     @property
     def cases(self) -> list[dict[str, Any]]:

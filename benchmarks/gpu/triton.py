@@ -63,7 +63,9 @@ def serving(arguments: argparse.Namespace, instances: int, log: Path) -> Iterato
     """A Triton with the plan in as many instances; what it says goes to `log`."""
     libpython = find_libpython()
     folders = [arguments.root / "lib", arguments.libraries, libpython.folder, *arguments.library_path]
-    environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", *arguments.keep) if name in os.environ}
+    environment = {
+        name: os.environ[name] for name in ("PATH", "HOME", "LANG", *arguments.keep) if name in os.environ
+    }
     environment |= {
         "LD_LIBRARY_PATH": ":".join(str(folder) for folder in folders if str(folder)),
         "PYTHONHOME": libpython.home,
@@ -112,7 +114,8 @@ def load(url: str, case: str, processes: int, concurrency: int, seconds: float) 
         "images_per_s": round(len(latencies) * batch / seconds),
         "requests_per_s": round(len(latencies) / seconds),
     } | {
-        f"p{round(share * 100)}_ms": round(timing.percentile(latencies, share), 3) for share in (0.5, 0.95, 0.99)
+        f"p{round(share * 100)}_ms": round(timing.percentile(latencies, share), 3)
+        for share in (0.5, 0.95, 0.99)
     }
 
 
@@ -162,7 +165,9 @@ def where_time_goes(before: dict[str, float], after: dict[str, float], took: flo
     }
 
 
-def measure(triton: LocalTriton, case: str, processes: int, concurrency: int, seconds: float) -> dict[str, Any]:
+def measure(
+    triton: LocalTriton, case: str, processes: int, concurrency: int, seconds: float
+) -> dict[str, Any]:
     began, before = time.monotonic(), counters(triton)
     result = load(triton.grpc, case, processes, concurrency, seconds)
     return result | where_time_goes(before, counters(triton), time.monotonic() - began)
@@ -185,7 +190,9 @@ def bare(record: Record, plan: Path, seconds: float) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--libraries", type=Path, required=True)
     parser.add_argument("--plan", type=Path, required=True)
@@ -193,7 +200,9 @@ def main() -> None:
     parser.add_argument("--instances", nargs="+", type=int, default=(1, 2, 4))
     parser.add_argument("--cases", nargs="+", choices=LOADS, default=("single", "system", "cuda"))
     parser.add_argument("--seconds", type=float, default=4.0)
-    parser.add_argument("--delay", type=int, default=2000, help="microseconds that a request may wait for others")
+    parser.add_argument(
+        "--delay", type=int, default=2000, help="microseconds that a request may wait for others"
+    )
     parser.add_argument("--kind", default="KIND_GPU")
     parser.add_argument("--note", default="", help="kept with the cases, to tell variants apart")
     parser.add_argument("--option", action="append", default=[], help="one more of Triton's own")

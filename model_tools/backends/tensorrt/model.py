@@ -335,7 +335,9 @@ class _SharedMemory:
             try:
                 self._cuda.register(start, end - start)
             except _CudaError as error:
-                pb_utils.Logger.log_warn(f"tensorrt: shared memory can't be pinned ({error}), so it is copied")
+                pb_utils.Logger.log_warn(
+                    f"tensorrt: shared memory can't be pinned ({error}), so it is copied"
+                )
                 self._refused.append((start, end))
             else:
                 self._pinned.append((start, end))
@@ -403,7 +405,9 @@ class _Cuda:
         return self._made("cuStreamCreate", ctypes.c_uint(1))  # CU_STREAM_NON_BLOCKING
 
     def event(self) -> int:
-        return self._made("cuEventCreate", ctypes.c_uint(3))  # CU_EVENT_BLOCKING_SYNC | CU_EVENT_DISABLE_TIMING
+        return self._made(
+            "cuEventCreate", ctypes.c_uint(3)
+        )  # CU_EVENT_BLOCKING_SYNC | CU_EVENT_DISABLE_TIMING
 
     def copy(self, to: int, source: int, size: int, stream: int) -> None:
         self._call("cuMemcpyAsync", to, source, size, stream)

@@ -50,9 +50,9 @@ class Builder:
             calibrator = self.calibrate(trt, network, config, model, limits)
             config.set_calibration_profile(profiles[0])
         timings = _timings(trt, cache)
-        _read_timings(config, timings)
+        known = _read_timings(config, timings)
         plan = builder.build_serialized_network(network, config)
-        del parser, calibrator
+        del parser, calibrator, known
         if plan is None:
             refuse = BadInput if "out of GPU memory" in cause(log.errors) else CheckFailed
             raise refuse(f"{model}: TensorRT {trt.__version__} can't build it: {cause(log.errors)}")
@@ -206,15 +206,17 @@ def _timings(trt: Any, cache: Path | None) -> Path | None:
     return cache / TIMINGS.format(version=trt.__version__, capability=gpu().capability)
 
 
-def _read_timings(config: Any, file: Path | None) -> None:
-    """Gives TensorRT what earlier builds measured; a file that it does not take costs time and nothing else."""
-    content = b""
-    if file is not None and file.is_file():
-        content = file.read_bytes()
+def _read_timings(config: Any, file: Path | None) -> Any:
+    """Gives TensorRT what earlier builds measured, and returns what has to live until it has built.
+
+    A file that it does not take costs time and nothing else.
+    """
+    content = file.read_bytes() if file is not None and file.is_file() else b""
     for each in (content, b""):
         made = config.create_timing_cache(each)
         if made is not None and config.set_timing_cache(made, ignore_mismatch=False):
-            return
+            return made
+    return None
 
 
 def _write_timings(config: Any, file: Path | None) -> None:

@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from benchmarks.gpu.engines import machine
 from benchmarks.gpu.record import Record
 from model_tools.engine import timing, trt
-from model_tools.runtime import Runtime, find_libpython
+from model_tools.runtime import BACKENDS, Runtime, find_libpython
 from model_tools.serve import LocalTriton
 
 BATCH = 64
@@ -61,6 +61,7 @@ parameters {{ key: "FORCE_CPU_ONLY_INPUT_TENSORS" value {{ string_value: "no" }}
 @contextmanager
 def serving(arguments: argparse.Namespace, instances: int, log: Path) -> Iterator[LocalTriton]:
     """A Triton with the plan in as many instances; what it says goes to `log`."""
+    shutil.copy(BACKENDS / "tensorrt" / "model.py", arguments.root / "backends" / "tensorrt")  # this checkout's
     libpython = find_libpython()
     folders = [arguments.root / "lib", arguments.libraries, libpython.folder, *arguments.library_path]
     environment = {

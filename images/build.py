@@ -13,7 +13,7 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,8 @@ from model_tools.console import BadInput, run
 REGISTRY = "localhost/inference-system"
 VALUES = REPOSITORY / "build" / "images.yaml"
 MODEL = REPOSITORY / "build" / "model" / "resnet50"
+# Of each image, for checkouts that take turns; what was used longest ago goes first.
+KEPT = 3
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,25 @@ def build(image: Image) -> Path:
             destination = f"docker-archive:{making}:{image.reference()}"
             buildah.call(image.name, "push", image.reference(), destination)
             making.rename(archive)
+            forget(image.name, older(buildah.folder().glob(f"{image.name}-{'[0-9a-f]' * 12}.tar")))
+        archive.touch()
     return archive
+
+
+def older(archives: Iterable[Path]) -> list[Path]:
+    """All but the KEPT archives that were used last."""
+    return sorted(archives, key=lambda archive: archive.stat().st_mtime, reverse=True)[KEPT:]
+
+
+def forget(name: str, archives: list[Path]) -> None:
+    """Removes archives of an image, and what only they need from buildah's store. Raises StepFailed."""
+    for archive in archives:
+        tag = archive.stem.removeprefix(f"{name}-")
+        if buildah.exists(f"{REGISTRY}/{name}:{tag}"):
+            buildah.call(name, "rmi", "--force", f"{REGISTRY}/{name}:{tag}")
+        archive.unlink()
+    if archives:
+        buildah.call(name, "rmi", "--prune")
 
 
 def build_in_store(image: Image) -> None:

@@ -34,10 +34,11 @@ def git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
 
 
 def previous_commit() -> str:
-    """The newest commit whose chart is not the one in the working tree."""
-    commits = git("log", "--format=%H", "-n", "50", "--", CHART).stdout.decode().split()
+    """The newest commit whose templates are not those in the working tree."""
+    templates = f"{CHART}/templates"
+    commits = git("log", "--format=%H", "-n", "50", "--", templates).stdout.decode().split()
     for commit in commits:
-        if git("diff", "--quiet", commit, "--", CHART).returncode:
+        if git("diff", "--quiet", commit, "--", templates).returncode:
             return commit
     pytest.skip("the checkout's history has no other chart than this one")
 

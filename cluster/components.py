@@ -1,8 +1,8 @@
 """The cluster's programs, built from Go modules: cluster/components has one module a component.
 
-What every cluster is made of shares a Go workspace, so that all of it is built with the same versions of what it
-shares, and Go compiles that once: it halves the time. A component's programs lie in the cache under a hash of the
-files that decide about them and of the Go that builds them.
+What every cluster is made of shares a Go workspace: what several components need has one version there, and
+Go compiles it once. A component's programs lie in the cache under a hash of the files that decide about them
+and of the Go that builds them.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Component:
         return {**ENVIRONMENT, "GOWORK": str(paths.COMPONENTS / "go.work") if self.shares else "off"}
 
     def files(self) -> list[Path]:
-        """Those that decide what is built: the module's own, and those that its workspace takes versions from."""
+        """Those that decide what is built: the module's own, and where its workspace has versions from."""
         files = list(self.module.iterdir())
         if self.shares:
             files += [*paths.COMPONENTS.glob("go.work*"), *(each.module / "go.mod" for each in ALL)]
@@ -168,7 +168,8 @@ def _download(component: Component, go: str, log: Path, attempts: int = 4) -> No
         try:
             shell.run(
                 [go, "list", "-tags", component.tags, "-deps", "-f", "", *component.programs.values()],
-                log, f"fetching the modules of {component.name}", cwd=component.module, env=component.environment(),
+                log, f"fetching the modules of {component.name}",
+                cwd=component.module, env=component.environment(),
             )  # fmt: skip
             return
         except shell.StepFailed:
@@ -180,6 +181,7 @@ def _download(component: Component, go: str, log: Path, attempts: int = 4) -> No
 def _module_folder(component: Component, go: str, module: str) -> Path:
     said = subprocess.run(
         [go, "list", "-m", "-f", "{{.Dir}}", module],
-        cwd=component.module, env={**os.environ, **component.environment()}, capture_output=True, text=True, check=True,
+        cwd=component.module, env={**os.environ, **component.environment()},
+        capture_output=True, text=True, check=True,
     )  # fmt: skip
     return Path(said.stdout.strip())

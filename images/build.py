@@ -12,10 +12,10 @@ import json
 import os
 import re
 import shlex
-import shutil
+import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import click
@@ -161,14 +161,23 @@ def build_in_store(image: Image) -> None:
         )  # fmt: skip
 
 
+@cache
+def docker_runs() -> bool:
+    """Whether there is a Docker whose engine answers; the command alone builds nothing."""
+    try:
+        return subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
 def push(image: Image, registry: str) -> str:
     """Puts the image into a registry, for a cluster that pulls; returns its reference there.
 
-    Docker builds it where there is Docker, from the Containerfile's own base; elsewhere buildah does, as
+    Docker builds it where it runs, from the Containerfile's own base; elsewhere buildah does, as
     root. Raises StepFailed with a log, BadInput where neither can be used.
     """
     there = f"{registry.rstrip('/')}/{image.name}:{image.tag}"
-    if shutil.which("docker"):
+    if docker_runs():
         build_it: list[str | Path] = ["docker", "build", "--tag", there, "--file", image.containerfile]
         build_it += [*(["--target", image.target] if image.target else []), image.context]
         shell.run(build_it, buildah.log(image.name), f"image {image.name}: docker build")
@@ -216,7 +225,7 @@ def cli(names: tuple[str, ...], model: Path, values: Path, registry: str | None)
     """Builds images (tools, triton-cpu, proxy, model), prints where they are, writes a values file."""
     images = [known(name, model) for name in names]
     with Steps() as steps:
-        if not (registry and shutil.which("docker")):
+        if not (registry and docker_runs()):
             preflight.root()
             missing = preflight.missing_packages()
             if missing:

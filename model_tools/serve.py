@@ -79,7 +79,7 @@ class LocalTriton:
     """A Triton process that serves `repository`, as a context manager: ready inside the block, gone after it.
 
     `http` and `grpc` are host:port, `log` takes each line that Triton writes, a port of 0 is any free one,
-    `options` are more of Triton's own.
+    `options` are more of Triton's own, `runtime` the Triton to start where it is not the local one.
     Raises BadInput for a repository without models, a port in use, or a model that does not load, with
     Triton's reason.
     """
@@ -94,8 +94,10 @@ class LocalTriton:
         timeout: float = 120,
         log: Callable[[str], None] = lambda line: None,
         options: Sequence[str] = (),
+        runtime: Runtime | None = None,
     ) -> None:
         self._repository = repository
+        self._runtime = runtime
         self._host = host
         self._ports = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
         self._timeout = timeout
@@ -125,7 +127,7 @@ class LocalTriton:
     def __enter__(self) -> LocalTriton:
         _check_repository(self._repository)
         self._choose_ports()
-        self._start(triton_runtime())
+        self._start(self._runtime or triton_runtime())
         try:
             self._wait_until_ready()
         except BaseException:

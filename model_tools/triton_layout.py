@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 # Of OpenVINO's libraries: other devices, and frontends for files other than ONNX.
@@ -29,7 +30,26 @@ def stubs(site: Path) -> list[str]:
     return sorted(folder.name for folder in (site / "pytriton/tritonserver/python_backend_stubs").iterdir())
 
 
-def lay_out(site: Path, root: Path, backends: Path, python: str) -> None:
+# What lies beside the Python backend, and what of it is left out.
+CPU_PACKAGES = {
+    "numpy": ("tests", "f2py", "*.pyi", "*.pxd", "*.a", "include", "__pycache__"),
+    "numpy.libs": (),
+    "openvino": _LEFT_OUT,
+}
+GPU_PACKAGES = {
+    "numpy": CPU_PACKAGES["numpy"],
+    "numpy.libs": (),
+    "tensorrt_bindings": ("__pycache__",),
+}
+
+
+def lay_out(
+    site: Path,
+    root: Path,
+    backends: Path,
+    python: str,
+    packages: Mapping[str, tuple[str, ...]] = CPU_PACKAGES,
+) -> None:
     """Fills `root` from the packages installed in `site`, for Python `python` (3.11), with our `backends`."""
     triton = site / "pytriton" / "tritonserver"
     shutil.copytree(triton / "bin", root / "bin")
@@ -41,11 +61,7 @@ def lay_out(site: Path, root: Path, backends: Path, python: str) -> None:
         triton / "backends" / "python", python_backend, ignore=shutil.ignore_patterns("__pycache__")
     )
     shutil.copy(triton / "python_backend_stubs" / python / "triton_python_backend_stub", python_backend)
-    for package, left_out in (
-        ("numpy", ("tests", "f2py", "*.pyi", "*.pxd", "*.a", "include", "__pycache__")),
-        ("numpy.libs", ()),
-        ("openvino", _LEFT_OUT),
-    ):
+    for package, left_out in packages.items():
         shutil.copytree(site / package, python_backend / package, ignore=shutil.ignore_patterns(*left_out))
     for backend in backends.iterdir():
         if (backend / "model.py").is_file():

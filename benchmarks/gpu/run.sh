@@ -1,21 +1,58 @@
 #!/usr/bin/env bash
-# On any host with an NVIDIA GPU: the tests that need one, and the throughput of every engine.
+# On any host with an NVIDIA GPU: whether it can do it, the tests that need a GPU, and what engines give there.
 #
-#   benchmarks/gpu/run.sh LIBRARIES MODEL RESULTS
+#   benchmarks/gpu/run.sh FOLDER RESULTS STAGE...
 #
-# LIBRARIES  folder with TensorRT's shared libraries (libnvinfer.so.10, libnvonnxparser.so.10, ...)
-# MODEL      folder that `model-tools export` wrote
-# RESULTS    folder for engines.json, written as measurements come in, and the log of the tests
+# FOLDER   what `pack.py unpack` gives: libraries/, models/, site/ and triton/; engines are kept in FOLDER/plans
+# RESULTS  folder for the records and logs
+# STAGE    check   what the host can do
+#          probe   placements of quantize nodes, layer by layer, at batch 256 beside FP16 and implicit INT8
+#          triton  the FP16 engine behind Triton: single requests, and batches in shared memory
+#          ladder  every precision, batch size, number of instances and kind of copies
+#          method  this project's way of driving engines beside trtexec's
+#          tests   tests/gpu
 #
-# python3 needs the packages of pyproject.toml's core, onnxruntime, pytest, cuda-bindings, and TensorRT's Python
-# bindings of the same release (tensorrt, or tensorrt-cu12-bindings, which take the libraries from LIBRARIES).
-set -euo pipefail
-[ $# -eq 3 ] || { sed -n 's/^# \{0,1\}//p' "$0" | sed -n 3,11p >&2; exit 2; }
-libraries=$(realpath "$1") model=$(realpath "$2") results=$(realpath -m "$3")
+# A stage goes on where it was stopped. Each may take SECONDS (540) and then ends, so that what it measured comes
+# back. python3 needs numpy, onnx and onnxruntime beside what FOLDER/site has.
+set -uo pipefail
+[ $# -ge 3 ] || { sed -n 's/^# \{0,1\}//p' "$0" | sed -n 2,17p >&2; exit 2; }
+folder=$(realpath "$1") results=$(realpath -m "$2")
+shift 2
 cd "$(dirname "$0")/../.."
-mkdir -p "$results"
-export LD_LIBRARY_PATH="$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+mkdir -p "$results" "$folder/results"
+export LD_LIBRARY_PATH="$folder/libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+export PYTHONPATH="$PWD:$folder/site${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 
-MODEL=$model python3 -m pytest -p no:cacheprovider --override-ini "addopts=-ra" -m gpu tests/gpu \
-    2>&1 | tee "$results/tests.log"
-python3 benchmarks/gpu/engines.py --model "$model" --output "$results/engines.json"
+limited() { timeout --kill-after 10 "${SECONDS_EACH:-540}" "$@"; }
+engines() {
+    limited python3 benchmarks/gpu/engines.py --models "$folder/models" --plans "$folder/plans" --int8-level 2 "$@"
+}
+
+for stage in "$@"; do
+    case $stage in
+    check) limited python3 benchmarks/gpu/check.py ;;
+    probe)
+        variants=$(cd "$folder/models" && ls -d int8 int8-*/ | tr -d / | sort -u | tr '\n' ' ')
+        # shellcheck disable=SC2086
+        engines --output "$folder/results/probe.json" --batches ${BATCHES:-256} --instances 1 --copies without \
+            --rungs ${RUNGS:-fp16 int8-implicit $variants} --seconds 1 --layers ;;
+    triton)
+        engines --output "$folder/results/triton-engine.json" --batches 64 --instances 1 --copies without --rungs fp16
+        limited python3 benchmarks/gpu/triton.py --root "$folder/triton" --libraries "$folder/libraries" \
+            --plan "$folder/plans/fp16-64.plan" --output "$folder/results/triton.json" ${TRITON:-} ;;
+    ladder)
+        # shellcheck disable=SC2086
+        engines --output "$folder/results/engines.json" --rungs ${RUNGS:-fp32 tf32 fp16 int8} \
+            --batches ${BATCHES:-256 64 16 1} --seconds "${EACH:-0.6}"
+        engines --output "$folder/results/engines.json" --rungs int8-implicit --batches 64 256 --seconds "${EACH:-0.6}" ;;
+    method)
+        engines --output "$folder/results/method.json" --rungs fp16 --batches 1 64 256 --instances 1 2 \
+            --methods ahead trtexec --seconds 2 ;;
+    tests)
+        MODEL=$folder/models/fp32 limited python3 -m pytest -p no:cacheprovider \
+            --override-ini "addopts=-ra" -m gpu tests/gpu 2>&1 | tee "$folder/results/tests.log" ;;
+    *) echo "run.sh: no stage $stage" >&2 && exit 2 ;;
+    esac
+    echo "stage $stage: status $?"
+done
+cp "$folder"/results/* "$results"/

@@ -1,7 +1,8 @@
 """The folder that pods share engines in: one folder an engine, named by its key.
 
     KEY/engine        the engine
-    KEY/engine.json   its key's parts, SHA-256, size in bytes, and the seconds that it took to build
+    KEY/engine.json   its key's parts, SHA-256, size in bytes, the seconds that it took to build, and what the
+                      builder says of it
     KEY.lock          locked by the pod that builds it, whose name it holds
     .KEY-*            an entry that is being written; whoever has the lock removes those of builders that died
 
@@ -22,9 +23,9 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -39,11 +40,15 @@ _POLL = 0.2  # seconds between two looks at a lock
 
 @dataclass(frozen=True)
 class Result:
-    """How an engine came: out of the cache, or built in `seconds`; `stored` says that others can have it."""
+    """How an engine came: out of the cache, or built in `seconds`; `stored` says that others can have it.
+
+    `record` is what engine.json says of it, in or out of a cache.
+    """
 
     found: bool
     seconds: float
     stored: bool
+    record: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,32 +69,34 @@ class Damaged(Exception):
 def obtain(
     cache: Path | None,
     key: Key,
-    build: Callable[[Path], None],
+    build: Callable[[Path], Mapping[str, Any] | None],
     output: Path,
     wait: float = 1800.0,
     say: Callable[[str], None] = lambda line: None,
 ) -> Result:
     """Puts the engine of `key` at `output`: the cache's, or else what `build` writes to the file it is given.
 
-    Where another pod builds it, waits for that, `wait` seconds at most. `say` gets one line for each thing
-    that a person should know. A cache that can't be read, locked or written is no error.
+    What `build` returns is kept as the description of the engine. Where another pod builds it, waits for that,
+    `wait` seconds at most. `say` gets one line for each thing that a person should know. A cache that can't be
+    read, locked or written is no error.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     if cache is None:
-        return Result(False, _build(build, output), False)
+        record = _build(build, key, output)
+        return Result(False, record["seconds"], False, record)
     store = _Store(cache, key, say)
     if store.take(output) is None:
-        return Result(True, 0.0, True)
+        return Result(True, 0.0, True, store.record)
     with store.locked(wait) as writable:
         problem = store.take(output)
         if problem is None:  # whoever had the lock before has built it
-            return Result(True, 0.0, True)
+            return Result(True, 0.0, True, store.record)
         if problem:
             say(f"{cache / key.name}: {problem}; {'it is discarded' if writable else 'it is not used'}")
         if problem and writable:
             store.discard()
-        seconds = _build(build, output)
-        return Result(False, seconds, writable and store.put(output, seconds))
+        record = _build(build, key, output)
+        return Result(False, record["seconds"], writable and store.put(output, record), record)
 
 
 def entries(cache: Path) -> Iterator[Entry]:
@@ -108,18 +115,23 @@ def entries(cache: Path) -> Iterator[Entry]:
         yield Entry(folder.name, parts, record.get("size", 0), record.get("seconds", 0.0), problem)
 
 
-def _build(build: Callable[[Path], None], output: Path) -> float:
-    """Seconds that it took. `output` is there whole or not at all, also when this process is killed."""
+def _build(build: Callable[[Path], Mapping[str, Any] | None], key: Key, output: Path) -> dict[str, Any]:
+    """The engine's record. `output` is there whole or not at all, also when this process is killed."""
     began = monotonic()
     aside = output.with_name(f".{output.name}.making")
     try:
-        build(aside)
+        description = build(aside)
         if not aside.is_file() or aside.stat().st_size == 0:
             raise CheckFailed(f"{output}: the build wrote no engine")
+        size, sum_ = _write(aside, None)
         aside.rename(output)
     finally:
         aside.unlink(missing_ok=True)
-    return monotonic() - began
+    seconds = round(monotonic() - began, 3)
+    return {
+        "key": key.parts(), "sha256": sum_, "size": size, "seconds": seconds,
+        "description": dict(description or {}),
+    }  # fmt: skip
 
 
 class _Store:
@@ -128,6 +140,7 @@ class _Store:
     def __init__(self, cache: Path, key: Key, say: Callable[[str], None]) -> None:
         self._cache, self._key, self._say = cache, key, say
         self._entry = cache / key.name
+        self.record: dict[str, Any] = {}  # of the engine that was taken
 
     def take(self, output: Path) -> str | None:
         """Copies the entry's engine to `output`; None when that is done, else what is wrong with the entry.
@@ -144,6 +157,7 @@ class _Store:
                 return f"is of another key ({difference} differs)"
             _copy(self._entry, record, aside)
             aside.rename(output)
+            self.record = record
             return None
         except Damaged as error:
             return str(error)
@@ -202,15 +216,14 @@ class _Store:
             shutil.rmtree(stale, ignore_errors=True)
         return True
 
-    def put(self, engine: Path, seconds: float) -> bool:
+    def put(self, engine: Path, record: Mapping[str, Any]) -> bool:
         """Adds the engine to the cache, or says why it can't be, in one line."""
         aside: Path | None = None
         try:
             aside = Path(tempfile.mkdtemp(prefix=f".{self._key.name}-", dir=self._cache))
             aside.chmod(0o755)
-            size, sum_ = _write(engine, aside / ENGINE)
+            _write(engine, aside / ENGINE)
             _sync(aside / ENGINE)
-            record = {"key": self._key.parts(), "sha256": sum_, "size": size, "seconds": round(seconds, 3)}
             (aside / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
             _sync(aside / RECORD)
             if self._entry.exists():  # one that could not be discarded, or another builder's

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from model_tools.console import BadInput, CheckFailed
+from model_tools.engine.bench import bench
+from model_tools.engine.inspect import inspect
+
+if TYPE_CHECKING:
+    from model_tools.config import ModelConfig
 
 
 @click.group("engine", short_help="The engine of a model for this machine, from a cache that pods share.")
 def command() -> None:
     """Engines: models compiled for one kind of device by one version of one runtime."""
+
+
+command.add_command(inspect)
+command.add_command(bench)
 
 
 @command.command("build", short_help="Take the engine from the cache, or build it.")
@@ -29,9 +38,13 @@ def command() -> None:
 @click.option("--runtime", metavar="NAME", help="tensorrt or openvino.  [values: model.runtime]")
 @click.option("--precision", metavar="NAME", help="fp32, fp16, bf16 or int8.  [values: model.precision]")
 @click.option("--max-batch", type=int, metavar="N", help="[values: model.batching.maxSize]")
-@click.option("--preferred-batch", type=int, metavar="N",
-              help="Batch size to be fastest at.  [values: largest of model.batching.preferredSizes, or the "
-              "largest batch]")  # fmt: skip
+@click.option("--preferred-batch", "preferred", type=int, multiple=True, metavar="N",
+              help="Batch size to be fastest at; given again, an optimization profile for each.  [values: those "
+              "of model.batching.preferredSizes that model.instances.profiles name, or the largest]")  # fmt: skip
+@click.option("--level", type=int, metavar="N",
+              help="How long TensorRT looks for faster kernels, 0 to 5.  [default: its own, 3]")  # fmt: skip
+@click.option("--workspace", type=int, default=0, metavar="MIB",
+              help="GPU memory that a layer may use beside its tensors.  [default: all]")  # fmt: skip
 @click.option("--wait", default=1800.0, show_default=True, metavar="SECONDS",
               help="How long to wait for another pod that builds the same engine.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
@@ -43,11 +56,13 @@ def build(
     runtime: str | None,
     precision: str | None,
     max_batch: int | None,
-    preferred_batch: int | None,
+    preferred: tuple[int, ...],
+    level: int | None,
+    workspace: int,
     wait: float,
     as_json: bool,
 ) -> None:
-    """Put the engine of a model into a folder.
+    """Put the engine of a model into a folder, and beside it a JSON file that says what it is.
 
     A cache that is missing, full or not writable, and an engine in it that is damaged or of another key,
     cost a build and a line that says so, nothing else.
@@ -55,18 +70,18 @@ def build(
     from model_tools.bundle import MODEL
     from model_tools.engine.builders import builder, key
     from model_tools.engine.cache import obtain
+    from model_tools.engine.description import write
     from model_tools.engine.key import Limits
     from model_tools.progress import steps
 
     if files or not (runtime and precision and max_batch):
         model = _model_values(files)
-        runtime = runtime or model["runtime"]
-        precision = precision or model["precision"]
+        runtime = runtime or model.runtime
+        precision = precision or model.precision
         if max_batch is None:
-            max_batch = int(model["batching"]["maxSize"])
-            sizes = [int(size) for size in model["batching"]["preferredSizes"] if size <= max_batch]
-            preferred_batch = preferred_batch or max(sizes, default=max_batch)
-    limits = Limits(precision, max_batch, max_batch if preferred_batch is None else preferred_batch)
+            max_batch = model.batching.max_size
+            preferred = preferred or preferred_sizes(model)
+    limits = Limits(precision, max_batch, preferred or (max_batch,), level, workspace << 20)
     maker = builder(runtime)
     for source in [folder] if output else _versions(folder):
         target = (output or source) / maker.filename
@@ -74,14 +89,15 @@ def build(
         version = wanted.version.split("-")[0]
         label = f"{target} ({runtime} {version}, {precision}, key {wanted.name[:12]})"
 
-        def make(file: Path, source: Path = source, label: str = label) -> None:
+        def make(file: Path, source: Path = source, label: str = label) -> dict[str, Any]:
             _say(f"{label}: building; this takes seconds on a CPU and minutes on a GPU")
             with steps() as step:
                 step(f"building {label}")
-                maker.build(source / MODEL, limits, file)
+                return maker.build(source / MODEL, limits, file, cache)
 
         try:
             result = obtain(cache, wanted, make, target, wait, _say)
+            write(target, wanted, result.record)
         except OSError as error:
             raise BadInput(f"{target}: can't be written ({error.strerror})") from error
         if as_json:
@@ -129,21 +145,32 @@ def _versions(folder: Path) -> list[Path]:
     return [folder]
 
 
-def _model_values(files: tuple[Path, ...]) -> dict[str, Any]:
+def _model_values(files: tuple[Path, ...]) -> ModelConfig:
+    from model_tools.config import ModelConfig
     from model_tools.values import CHART_VALUES, load_values
 
     if not files and not CHART_VALUES.is_file():
         raise BadInput("--runtime, --precision and --max-batch: give them, or --values")
-    model = load_values(files, CHART_VALUES if CHART_VALUES.is_file() else None).get("model")
-    try:
-        assert model is not None
-        _ = model["runtime"], model["precision"], int(model["batching"]["maxSize"])
-        _ = [int(size) for size in model["batching"]["preferredSizes"]]
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
+    values = load_values(files, CHART_VALUES if CHART_VALUES.is_file() else None)
+    return ModelConfig.from_values(values.get("model", {}))
+
+
+def preferred_sizes(model: ModelConfig) -> tuple[int, ...]:
+    """The batch sizes that an engine is tuned for: one, unless instances name profiles.
+
+    `model.instances.profiles` are indices into `model.batching.preferredSizes`. Raises BadInput for one that
+    is none.
+    """
+    sizes = model.batching.preferred_sizes
+    if not model.instances.profiles:
+        return (max(sizes, default=model.batching.max_size),)
+    last = max(model.instances.profiles)
+    if last >= len(sizes):
         raise BadInput(
-            "--values: need model.runtime, model.precision and model.batching with maxSize and preferredSizes"
-        ) from error
-    return dict(model)
+            f"{model.path}.instances.profiles: names profile {last}, and there is one for each of"
+            f" batching.preferredSizes, {list(sizes)}"
+        )
+    return sizes[: last + 1]
 
 
 def _say(line: str) -> None:

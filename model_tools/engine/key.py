@@ -10,28 +10,52 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from model_tools.bundle import METADATA, MODEL, REFERENCE, SUMS, digest
+from model_tools.bundle import METADATA, MODEL, REFERENCE, SAMPLE, SUMS, digest
 from model_tools.console import BadInput
 
 CALIBRATION = "calibration.cache"  # TensorRT's, for INT8 without quantize nodes in the graph
 ENGINES = ("model.plan", "model.blob")
+DESCRIPTION = ".json"  # behind an engine's name: the file that says what it is
 # What lies beside a model and does not change its engine.
-_BESIDE = {METADATA, REFERENCE, SUMS, CALIBRATION, *ENGINES}
+_BESIDE = {
+    METADATA,
+    REFERENCE,
+    SAMPLE,
+    SUMS,
+    CALIBRATION,
+    *ENGINES,
+    *(name + DESCRIPTION for name in ENGINES),
+}
+MAXIMUM_LEVEL = 5  # of TensorRT's builder
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the engine has to be able to do. Sizes are batch sizes: it is tuned for `preferred`."""
+    """What the engine has to be able to do, and what its build may take.
+
+    Sizes are batch sizes: it is tuned for each of `preferred`, in as many optimization profiles where the
+    runtime has those. `level` is how long TensorRT looks for faster kernels, 0 to 5, None its default;
+    `workspace` the bytes that a layer may use beside its tensors, 0 all of the GPU's memory.
+    """
 
     precision: str
     maximum: int
-    preferred: int
+    preferred: tuple[int, ...]
+    level: int | None = None
+    workspace: int = 0
 
     def __post_init__(self) -> None:
         if self.maximum < 1:
             raise BadInput(f"--max-batch: {self.maximum} is below 1")
-        if not 1 <= self.preferred <= self.maximum:
-            raise BadInput(f"--preferred-batch: {self.preferred} is not within 1 and {self.maximum}")
+        for size in self.preferred:
+            if not 1 <= size <= self.maximum:
+                raise BadInput(f"--preferred-batch: {size} is not within 1 and {self.maximum}")
+        if not self.preferred or len(set(self.preferred)) < len(self.preferred):
+            raise BadInput(f"--preferred-batch: {list(self.preferred)} has to name each size once")
+        if self.level is not None and not 0 <= self.level <= MAXIMUM_LEVEL:
+            raise BadInput(f"--level: {self.level} is not within 0 and {MAXIMUM_LEVEL}")
+        if self.workspace < 0:
+            raise BadInput(f"--workspace: {self.workspace} is below 0")
 
 
 @dataclass(frozen=True)
@@ -40,7 +64,8 @@ class Key:
 
     model, calibration: digests of the files ("" where the model has no calibration); builder: revision of
     the code that calls the runtime; device: what of the hardware the engine is bound to; profile: the batch
-    sizes that are built into it, none for a runtime whose engines take any.
+    sizes that are built into it, settings: what else its build was told; none for a runtime to which that
+    makes no difference.
     """
 
     model: str
@@ -50,7 +75,8 @@ class Key:
     version: str
     builder: int
     device: Mapping[str, Any]
-    profile: Mapping[str, int] = field(default_factory=dict)
+    profile: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def parts(self) -> dict[str, Any]:
         """The key as plain data, which engine.json keeps."""

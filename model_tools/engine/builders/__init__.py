@@ -28,13 +28,17 @@ class Builder(Protocol):
     def device(self) -> dict[str, Any]:
         """What of this machine's hardware an engine is bound to. Raises BadInput without such hardware."""
 
-    def profile(self, limits: Limits) -> dict[str, int]:
+    def profile(self, limits: Limits) -> dict[str, Any]:
         """The batch sizes that are built into an engine."""
 
-    def build(self, model: Path, limits: Limits, output: Path) -> None:
-        """Writes the engine of the ONNX file `model` to `output`.
+    def settings(self, limits: Limits) -> dict[str, Any]:
+        """What else the build is told that makes another engine."""
 
-        Raises BadInput for a model that the runtime can't read, CheckFailed where it can't build one.
+    def build(self, model: Path, limits: Limits, output: Path, cache: Path | None = None) -> dict[str, Any]:
+        """Writes the engine of the ONNX file `model` to `output`, and gives a description of it as plain data.
+
+        `cache` is a folder for what makes the next build shorter. Raises BadInput for a model that the runtime
+        can't read or build for what is asked, CheckFailed where it fails for a reason of its own.
         """
 
 
@@ -59,4 +63,5 @@ def key(builder: Builder, runtime: str, folder: Path, limits: Limits) -> Key:
         builder=builder.revision,
         device=builder.device(),
         profile=builder.profile(limits),
+        settings=builder.settings(limits),
     )

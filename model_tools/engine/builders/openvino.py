@@ -35,10 +35,13 @@ class Builder:
             "instructions": sorted(_INSTRUCTIONS & set(_flags())),
         }
 
-    def profile(self, limits: Limits) -> dict[str, int]:
+    def profile(self, limits: Limits) -> dict[str, Any]:
         return {}
 
-    def build(self, model: Path, limits: Limits, output: Path) -> None:
+    def settings(self, limits: Limits) -> dict[str, Any]:
+        return {}
+
+    def build(self, model: Path, limits: Limits, output: Path, cache: Path | None = None) -> dict[str, Any]:
         openvino = _openvino()
         try:
             # Not Core.read_model, which tries every format that it knows and blames none.
@@ -57,6 +60,7 @@ class Builder:
         except RuntimeError as error:
             raise CheckFailed(f"{model}: OpenVINO can't compile it ({_reason(error)})") from error
         output.write_bytes(engine.getbuffer() if hasattr(engine, "getbuffer") else engine)
+        return {"precision": precision}
 
 
 def _openvino() -> Any:

@@ -1,7 +1,7 @@
 """The model directory that `export` makes and everything else reads.
 
 model.onnx, model.json (what it is), reference.npz (`pictures` as a request holds them, and `outputs`,
-TensorFlow's answers to them, or a quantized model's own in ONNX Runtime, so that any server of the model can be
+TensorFlow's answers to them, or a quantized model's own in ONNX Runtime, so that any server of it can be
 checked without either),
 warmup/sample (the first of the pictures, raw, for Triton's warm-up), and SHA256SUMS of them all.
 """

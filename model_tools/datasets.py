@@ -1,4 +1,4 @@
-"""Pictures, and labels where there are some, as a request would bring them: raw uint8 pixels in the model's size.
+"""Pictures, and labels where there are some, as requests bring them: raw pixels in the model's size.
 
 A source is a name of what dependencies carry, or a path:
 
@@ -7,10 +7,10 @@ digits        scikit-learn's 1,797 handwritten digits with labels 0 to 9
 DIR           ImageNet's layout, DIR/CLASS/picture; labels count the classes in the order of their names.
               Or pictures right in DIR, without labels
 FILE.npz      `images` uint8 [N, height, width, channels] in the model's size, and `labels` [N] where known
-FILE.tfrecord records (tf.train.Example) with `image/encoded` and `image/class/label`; also a folder of such files
+FILE.tfrecord records (tf.train.Example) with `image/encoded` and `image/class/label`; or a folder of them
 
-Whatever has to be resized goes through `pictures.fit`, as the load test's payloads do. Nothing here subtracts means
-or scales: that is in the model's graph, the same for calibration, evaluation and serving.
+Whatever has to be resized goes through `pictures.fit`, as the load test's payloads do. Nothing here subtracts
+means or scales: that is in the model's graph, the same for calibration, evaluation and serving.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ def batches(
     option: str = "--dataset",
     first_label: int = 0,
 ) -> Iterator[Batch]:
-    """The source's pictures in batches of `size` (the last may be smaller), in an order that is always the same.
+    """The source's pictures in batches of `size`, the last may be smaller; in the same order every time.
 
-    shape: (height, width, channels) of the model's input. With `limit` that many are taken, spread evenly over a
-    source of files, so that no class is left out for its name. Labels count from `first_label` in the source
-    and from 0 here. Raises BadInput, which names `option` and the picture, for what can't be used.
+    shape: (height, width, channels) of the model's input. With `limit` that many are taken, spread evenly
+    over a source of files, so that no class is left out for its name. Labels count from `first_label` in the
+    source and from 0 here. Raises BadInput, which names `option` and the picture, for what can't be used.
     """
     if len(shape) != 3 or any(side < 1 for side in shape):
         raise BadInput(
@@ -132,8 +132,8 @@ def _files(
     found: list[tuple[Path, int | None]] = [*labelled] or [(file, None) for file in _pictures_in(folder)]
     if not found:
         raise BadInput(
-            f"{option}: {folder}: holds no pictures ({', '.join(sorted(SUFFIXES))}), neither itself nor in folders"
-            " of classes"
+            f"{option}: {folder}: holds no pictures ({', '.join(sorted(SUFFIXES))}), neither itself nor in"
+            " folders of classes"
         )
     for index in spread(len(found), limit):
         file, label = found[index]
@@ -178,12 +178,13 @@ def _arrays(
         raise BadInput(f"{option}: {file}: is no readable .npz file ({error})") from error
     if images.dtype != np.uint8:
         raise BadInput(
-            f"{option}: {file}: holds {images.dtype}, and raw pixels are uint8, 0 to 255; the model's graph does"
-            " the preprocessing itself"
+            f"{option}: {file}: holds {images.dtype}, and raw pixels are uint8, 0 to 255; the model's graph"
+            " does the preprocessing itself"
         )
     if images.shape[1:] != tuple(shape):
         raise BadInput(
-            f"{option}: {file}: holds pictures of {list(images.shape[1:])}, and the model takes {list(shape)};"
+            f"{option}: {file}: holds pictures of {list(images.shape[1:])}, and the model takes"
+            f" {list(shape)};"
             " resize them as the server's clients do, or give a folder of pictures"
         )
     if labels is not None and labels.shape != images.shape[:1]:

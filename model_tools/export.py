@@ -246,10 +246,10 @@ def _settle(model: Any) -> None:
     """Makes random weights tell pictures apart, as trained ones do.
 
     Fresh from the initializer, ResNet-50 gives every picture the same saturated class, and a comparison of
-    outputs would compare nothing. Each block starts close to the identity, as initializations for training have
-    it (Goyal et al., "Accurate, Large Minibatch SGD", 2017, section 5.1), or sixteen random blocks would leave
-    little of the picture. Batch normalization takes its statistics from real pictures, as training would leave
-    them, and the classifier is scaled so that the logits spread over a few units.
+    outputs would compare nothing. Each block is close to the identity, as it is where training starts (Goyal
+    et al., "Accurate, Large Minibatch SGD", 2017, section 5.1), for sixteen random blocks would leave little
+    of the picture. Batch normalization takes its statistics from real pictures, as training would leave them,
+    and the classifier is scaled so that the logits spread over a few units.
     """
     import keras
     import numpy as np

@@ -1,8 +1,8 @@
-"""Ranges of a model's tensors on real pictures, kept in the cache and taken up again where a run was interrupted.
+"""Ranges of a model's tensors on real pictures: cached, and taken up where a run was interrupted.
 
-The cache's entry is named by what the histograms follow from: the model's graph and weights, the tensors, and the
-prepared pixels themselves, so that a change in how pictures are prepared is another calibration. All methods read
-the same histograms; going from one to another costs nothing.
+The cache's entry is named by what the histograms follow from: the model's graph and weights, the tensors, and
+the prepared pixels themselves, so that a change in how pictures are prepared is another calibration. All
+methods read the same histograms; going from one to another costs nothing.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def pixels_of(source: str, shape: tuple[int, ...], limit: int) -> Any:
     pixels = np.concatenate(parts) if parts else np.empty((0, *shape), np.uint8)
     if len(pixels) < FEWEST:
         raise BadInput(
-            f"--calibration: {source}: holds {len(pixels)} pictures, and fewer than {FEWEST} say too little about"
-            " the values that a model meets; some hundreds are usual"
+            f"--calibration: {source}: holds {len(pixels)} pictures, and fewer than {FEWEST} say too little"
+            " about the values that a model meets; some hundreds are usual"
         )
     return pixels
 
@@ -56,8 +56,9 @@ def histograms(
 ) -> Histograms:
     """Distributions of `tensors` over all pictures, out of the cache where they were found before.
 
-    model: the ONNX file's bytes. pixels: uint8 [n, height, width, channels], given to the model's one input as
-    `input_type`. advance: called with the number of pictures that are done, those of an earlier run included.
+    model: the ONNX file's bytes. pixels: uint8 [n, height, width, channels], given to the model's one input
+    as `input_type`. advance: called with the number of pictures that are done, those of an earlier run
+    included.
     """
     key = hashlib.sha256()
     for part in (model, "\0".join(tensors).encode(), pixels.tobytes(), str(REVISION).encode()):
@@ -115,10 +116,12 @@ def _session(model: bytes, tensors: tuple[str, ...]) -> Callable[[Any], list[Any
 
 
 def float_tensors(graph: Graph) -> tuple[str, ...]:
-    """Every FP32 tensor that the graph computes, in order: what an engine with implicit INT8 needs ranges of."""
+    """Every FP32 tensor that the graph computes, in order: an engine with implicit INT8 needs all ranges."""
     import onnx
 
     inferred = onnx.shape_inference.infer_shapes(graph.model, data_prop=True).graph
-    kinds = {value.name: value.type.tensor_type.elem_type for value in (*inferred.value_info, *inferred.output)}
+    kinds = {
+        value.name: value.type.tensor_type.elem_type for value in (*inferred.value_info, *inferred.output)
+    }
     made = [name for node in graph.nodes for name in node.output]
     return tuple(name for name in made if kinds.get(name) == onnx.TensorProto.FLOAT)

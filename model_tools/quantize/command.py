@@ -44,17 +44,17 @@ class Recipe:
 @click.argument("output", metavar="DEST", type=click.Path(path_type=Path))
 @click.option("--precision", required=True, type=click.Choice(["fp16", "int8"]))
 @click.option("--calibration", metavar="PATH|photographs|digits",
-              help="Pictures like those that will be served: a folder (with or without folders of classes), .npz or "
-              "TFRecord file; or what dependencies carry. INT8 needs them.")  # fmt: skip
+              help="Pictures like those that will be served: a folder (with or without folders of classes), "
+              ".npz or TFRecord file; or what dependencies carry. INT8 needs them.")  # fmt: skip
 @click.option("--method", default="entropy", show_default=True, type=click.Choice(METHODS),
-              help="Which values are kept: all, a percentile, or those that keep most information.")  # fmt: skip
+              help="Values to keep: all, a percentile, or those that keep most information.")  # fmt: skip
 @click.option("--percentile", default=PERCENTILE, show_default=True, metavar="PERCENT",
-              type=click.FloatRange(50, 100, min_open=True), help="Share of values that is kept.")  # fmt: skip
+              type=click.FloatRange(50, 100, min_open=True), help="Share of values to keep.")  # fmt: skip
 @click.option("--pictures", default=500, show_default=True, type=click.IntRange(1), metavar="N",
               help="Largest number of pictures to calibrate on.")  # fmt: skip
 @click.option("--rest", default="fp16", show_default=True, type=click.Choice(["fp16", "fp32"]),
-              help="What is not INT8. fp16 is what GPUs are fast in, and needs ONNX opset 19, which TensorRT 8 "
-              "does not read.")  # fmt: skip
+              help="What is not INT8. fp16 is what GPUs are fast in, and needs ONNX opset 19, which TensorRT "
+              "8 does not read.")  # fmt: skip
 @click.option("--exclude", "excluded", multiple=True, metavar="NODE",
               help="Name or operator of nodes that are not to be INT8; may be given again.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
@@ -64,8 +64,8 @@ def command(
 ) -> None:  # fmt: skip
     """Quantize the model of MODEL_DIR into the model directory DEST.
 
-    Input and output stay what they are. The calibration is kept in the cache: the same model and pictures cost it
-    once, for all methods, and an interrupted run goes on where it was.
+    Input and output stay what they are. The calibration is kept in the cache: the same model and pictures
+    cost it once, for all methods, and an interrupted run goes on where it was.
     """
     recipe = Recipe(precision, calibration, method, percentile, pictures, rest, excluded)
     report = quantize(folder, output, recipe)
@@ -82,7 +82,10 @@ def command(
 
 
 def quantize(folder: Path, output: Path, recipe: Recipe) -> dict[str, Any]:
-    """Writes the model directory `output` and returns what was done. Raises BadInput; `output` is then as before."""
+    """Writes the model directory `output` and returns what was done.
+
+    Raises BadInput or CheckFailed; `output` is then as it was before.
+    """
     from model_tools.progress import steps
     from model_tools.quantize.graph import Graph, simplify
 
@@ -103,7 +106,9 @@ def quantize(folder: Path, output: Path, recipe: Recipe) -> dict[str, Any]:
         if recipe.precision == "int8":
             report |= _to_int8(graph, source, recipe, step)
             files.append(CALIBRATION)
-            (aside / CALIBRATION).write_text(json.dumps(report.pop("ranges"), indent=2) + "\n", encoding="utf-8")
+            (aside / CALIBRATION).write_text(
+                json.dumps(report.pop("ranges"), indent=2) + "\n", encoding="utf-8"
+            )
         report |= {"saturated_constants": 0, "largest_constant": 0.0}
         if recipe.precision == "fp16" or recipe.rest == "fp16":
             from model_tools.quantize.half import to_half
@@ -164,9 +169,7 @@ def _libraries() -> None:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
     except ImportError as error:
-        raise BadInput(
-            f"quantizing needs {error.name}: pip install 'inference-system[quantize]'"
-        ) from error
+        raise BadInput(f"quantizing needs {error.name}: pip install 'inference-system[quantize]'") from error
 
 
 def _digest(source: Bundle) -> str:
@@ -180,14 +183,14 @@ def _save(graph: Graph, file: Path) -> None:
     except Exception as error:  # the checker raises types of its own
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BadInput(
-            f"model.onnx: an operator in it can't be quantized so ({reason[:200]}); name it with --exclude, or"
-            " choose --rest fp32"
+            f"model.onnx: an operator in it can't be quantized so ({reason[:200]}); name it with --exclude,"
+            " or choose --rest fp32"
         ) from error
     file.write_bytes(model.SerializeToString())
 
 
 def _answers(model: Path, source: Bundle, pixels: Any) -> Any:
-    """What ONNX Runtime makes of the pictures with the quantized model. Raises BadInput where it can't run it."""
+    """What the quantized model makes of the pictures. Raises BadInput where ONNX Runtime can't run it."""
     import numpy as np
     import onnxruntime
 

@@ -26,7 +26,7 @@ class Graph:
 
     @classmethod
     def load(cls, file: Path) -> Graph:
-        """Raises BadInput for a file that is no ONNX model, or one that holds branches, loops or sequences."""
+        """Raises BadInput for what is no ONNX model, is quantized, or holds what can't be quantized."""
         import onnx
 
         try:
@@ -37,13 +37,13 @@ class Graph:
         for node in model.graph.node:
             if node.domain not in ("", "ai.onnx"):
                 raise BadInput(
-                    f"{file}: node {node.name} is {node.domain}.{node.op_type}, an operator that ONNX does not"
-                    " define and no quantization rule fits; export the model without it"
+                    f"{file}: node {node.name} is {node.domain}.{node.op_type}, an operator that ONNX does"
+                    " not define; export the model without it"
                 )
             if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
                 raise BadInput(
-                    f"{file}: node {node.name} ({node.op_type}) holds a graph of its own, which is not quantized;"
-                    " export the model without control flow"
+                    f"{file}: node {node.name} ({node.op_type}) holds a graph of its own, which can't be"
+                    " quantized; export the model without control flow"
                 )
             if node.op_type in ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"):
                 raise BadInput(f"{file}: is quantized already; quantize the FP32 model that it came from")
@@ -106,16 +106,22 @@ class Graph:
         large = {name: array for name, array in self.constants.items() if array.size > SMALL}
         del self.model.graph.initializer[:]
         self.model.graph.initializer.extend(
-            numpy_helper.from_array(array, name) for name, array in self.constants.items() if name not in large
+            numpy_helper.from_array(array, name)
+            for name, array in self.constants.items()
+            if name not in large
         )
         inputs = len(self.model.graph.input)
         self.model.graph.input.extend(_declaration(name, array) for name, array in large.items())
         try:
             self.model = onnx.version_converter.convert_version(self.model, version)
         except Exception as error:  # the converter raises types of its own
-            raise BadInput(f"model.onnx: can't be brought to opset {version} ({_first_line(error)})") from error
+            raise BadInput(
+                f"model.onnx: can't be brought to opset {version} ({_first_line(error)})"
+            ) from error
         del self.model.graph.input[inputs:]
-        self.model.ir_version = max(self.model.ir_version, helper.find_min_ir_version_for(self.model.opset_import))
+        self.model.ir_version = max(
+            self.model.ir_version, helper.find_min_ir_version_for(self.model.opset_import)
+        )
         self._take_constants()
         self.constants |= large
 
@@ -204,7 +210,9 @@ def _fold_batch_norm(graph: Graph) -> bool:
     import numpy as np
 
     for node in graph.nodes:
-        if node.op_type != "BatchNormalization" or any(name not in graph.constants for name in node.input[1:]):
+        if node.op_type != "BatchNormalization" or any(
+            name not in graph.constants for name in node.input[1:]
+        ):
             continue
         conv = graph.producer(node.input[0])
         if conv is None or conv.op_type != "Conv" or conv.input[1] not in graph.constants:
@@ -214,7 +222,9 @@ def _fold_batch_norm(graph: Graph) -> bool:
         gain, shift, mean, variance = (graph.constants[name].astype(np.float64) for name in node.input[1:5])
         factor = gain / np.sqrt(variance + attribute(node, "epsilon", 1e-5))
         weights = graph.constants[conv.input[1]]
-        bias = graph.constants[conv.input[2]] if len(conv.input) > 2 and conv.input[2] else np.zeros(len(gain))
+        bias = (
+            graph.constants[conv.input[2]] if len(conv.input) > 2 and conv.input[2] else np.zeros(len(gain))
+        )
         scaled = (weights * factor.reshape(-1, *[1] * (weights.ndim - 1))).astype(weights.dtype)
         moved = ((bias - mean) * factor + shift).astype(weights.dtype)
         del conv.input[1:]
@@ -227,7 +237,7 @@ def _fold_batch_norm(graph: Graph) -> bool:
 
 
 def _fold_channel_order(graph: Graph) -> bool:
-    """Slices of single channels that a Concat puts together in another order: the order goes into the weights.
+    """Single channels that a Concat puts together in another order: the order goes into the weights.
 
     keras.applications writes its RGB to BGR so. Between it and the first Conv may stand an addition of
     constants and a Transpose, as in every preprocessing that `export` writes.
@@ -249,7 +259,12 @@ def _fold_channel_order(graph: Graph) -> bool:
                 constants.append((reader, channel_axis))
             tensor = reader.output[0]
             reader = graph.only_reader(tensor)
-        if reader is None or reader.op_type != "Conv" or channel_axis != 1 or attribute(reader, "group", 1) != 1:
+        if (
+            reader is None
+            or reader.op_type != "Conv"
+            or channel_axis != 1
+            or attribute(reader, "group", 1) != 1
+        ):
             continue
         if reader.input[1] not in graph.constants or reader.input[0] != tensor:
             continue
@@ -278,14 +293,18 @@ def _fold_channel_order(graph: Graph) -> bool:
 
 
 def _channel_order(graph: Graph, concat: Any) -> tuple[str, list[int], int] | None:
-    """(tensor, order, axis): concat's output is the tensor's channels in that order; None for anything else."""
+    """(tensor, order, axis) where a Concat's output is a tensor's channels in that order, else None."""
     if concat.op_type != "Concat":
         return None
     axis = attribute(concat, "axis")
     order, sources = [], set()
     for name in concat.input:
         part = graph.producer(name)
-        if part is None or part.op_type != "Slice" or any(one not in graph.constants for one in part.input[1:]):
+        if (
+            part is None
+            or part.op_type != "Slice"
+            or any(one not in graph.constants for one in part.input[1:])
+        ):
             return None
         values = [graph.constants[one].tolist() for one in part.input[1:]]
         starts, ends = values[0], values[1]

@@ -1,8 +1,8 @@
 """A typed FP16 graph: every tensor that may be FP16 is, and the types stand in the graph itself.
 
-TensorRT takes precision from the graph's types in its strongly typed mode, the only one of TensorRT 11. What the
-graph takes and gives keeps its type. Softmax stays FP32: it costs nothing, and FP16 probabilities tie. So does
-whatever ONNX defines for FP32 alone, such as the scales of a Resize.
+TensorRT takes precision from the graph's types in its strongly typed mode, the only one of TensorRT 11. What
+the graph takes and gives keeps its type. Softmax stays FP32: it costs nothing, and FP16 probabilities tie. So
+does whatever ONNX defines for FP32 alone, such as the scales of a Resize.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """How a tensor's absolute values are distributed, gathered batch by batch, in any order.
 
-Each tensor has BINS bins over [0, 2^k), k the smallest that fits its largest value so far. When that grows, bins
-are added together, which loses nothing: the edges of the coarser bins are edges of the finer ones. So the counts
-depend on the values alone, not on how they came in batches, and a run that was interrupted can go on.
-Between BINS/2 and BINS bins are in use at the end; TensorRT's entropy calibration has 2048.
+Each tensor has BINS bins over [0, 2^k), k the smallest that fits its largest value so far. When that grows,
+bins are added together, which loses nothing: the edges of the coarser bins are edges of the finer ones. So
+the counts depend on the values alone, not on how they came in batches, and a run that was interrupted can go
+on. Between BINS/2 and BINS bins are in use at the end; TensorRT's entropy calibration has 2048.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LOWEST = -60  # exponent of a range so small that only zeros were seen
 
 @dataclass
 class Histograms:
-    """counts: int64 [tensors, BINS]; exponents: int64 [tensors], k of each range; largest: float64 [tensors]."""
+    """counts: int64 [tensors, BINS]; of each tensor exponents, k of its range, and largest, its amax."""
 
     tensors: tuple[str, ...]
     counts: Any
@@ -45,7 +45,7 @@ class Histograms:
         largest = float(flat.max(initial=0.0))
         if not np.isfinite(largest):
             raise BadInput(
-                f"model.onnx: {self.tensors[index]} becomes infinite or NaN on these pictures, so it has no range"
+                f"model.onnx: {self.tensors[index]} is not finite on these pictures, so it has no range"
             )
         self.largest[index] = max(self.largest[index], largest)
         # frexp: largest = m 2^k with m in [0.5, 1), so largest < 2^k.

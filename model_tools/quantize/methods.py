@@ -45,8 +45,8 @@ def entropy_bins(counts: Any) -> int:
     """How many of the bins to keep, so that 128 levels over them lose least information.
 
     For each number of bins i: P is the kept distribution with all that is cut in its last bin; Q is the kept
-    distribution without it, averaged over the occupied bins of each level; the divergence of P from Q says what
-    is lost. counts: [bins]. Every i is judged at once: within a level Q is constant, so that
+    distribution without it, averaged over the occupied bins of each level; the divergence of P from Q says
+    what is lost. counts: [bins]. Every i is judged at once: within a level Q is constant, so that
     sum p log(p/q) = sum p log p - sum over levels of P(level) log q(level), and both come from running sums.
 
     The first bin gets the second's count, as in NVIDIA's tools: zero is exact whatever the cut, and the zeros
@@ -71,7 +71,8 @@ def entropy_bins(counts: Any) -> int:
 
     mass, occupied, own = running(counts), running(counts > 0), running(entropy(counts))
     kept = np.arange(LEVELS, bins + 1)
-    edges = np.arange(LEVELS + 1) * kept[:, None] // LEVELS  # [candidates, levels + 1]: bins where levels begin
+    # [candidates, levels + 1]: the bins where levels begin
+    edges = np.arange(LEVELS + 1) * kept[:, None] // LEVELS
     level_mass = np.diff(mass[edges], axis=1)
     level_occupied = np.diff(occupied[edges], axis=1)
     inside = mass[kept]

@@ -3,14 +3,14 @@
 The rules are those of NVIDIA's guides to explicit quantization and of what TensorRT's kernels can do:
 
 - The inputs of Conv, Gemm and MatMul with constant weights are quantized, the last layer's too.
-- A kernel can compute conv + bias + residual add + activation on INT8 and write INT8. So of a residual Add the
-  skip input is quantized, and the other one goes from its Conv straight into the Add. Quantizing that as well
-  ends the kernel before the Add, which then runs alone and reads both its inputs from memory.
+- A kernel can compute conv + bias + residual add + activation on INT8 and write INT8. So of a residual Add
+  the skip input is quantized, and the other one goes from its Conv straight into the Add. Quantizing that as
+  well ends the kernel before the Add, which then runs alone and reads both its inputs from memory.
 - An Add that no convolution ends in has both inputs quantized.
 - Average pooling has its input quantized: TensorRT moves the next layer's quantization up to it.
-- MaxPool gets nothing of its own. Its output is quantized where the next layer reads it, and TensorRT moves that
-  in front of it, for rounding and maximum commute: the convolution before it writes INT8, the pool reads INT8,
-  with one scale. The same holds for Transpose, Reshape, Squeeze and Concat.
+- MaxPool gets nothing of its own. Its output is quantized where the next layer reads it, and TensorRT moves
+  that in front of it, for rounding and maximum commute: the convolution before it writes INT8, the pool reads
+  INT8, with one scale. The same holds for Transpose, Reshape, Squeeze and Concat.
 - No Q/DQ stands between a Conv and its activation, nor on a bias.
 - A tensor has one Q/DQ pair and one scale, however many layers read it.
 """
@@ -70,8 +70,8 @@ def place(graph: Graph, excluded: Collection[str] = ()) -> Placement:
             edges.setdefault(node.input[one], []).append((index, one))
     if not weighted:
         raise BadInput(
-            f"model.onnx: has no {', '.join(WEIGHTED[:-1])} or {WEIGHTED[-1]} with constant weights, so there is"
-            " nothing that INT8 would make faster"
+            f"model.onnx: has no {', '.join(WEIGHTED[:-1])} or {WEIGHTED[-1]} with constant weights, so there"
+            " is nothing that INT8 would make faster"
         )
     return Placement({tensor: tuple(places) for tensor, places in edges.items()}, tuple(weighted))
 

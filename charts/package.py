@@ -17,10 +17,10 @@ from model_tools.console import BadInput, run
 CHART = Path(__file__).parent / "inference-system"
 
 
-def package(directory: Path, keep_dependencies: bool = False) -> Path:
+def package(directory: Path, keep_dependencies: bool = False, source: Path = CHART) -> Path:
     """Writes the copy to `directory`, replacing one that is there, and returns it.
 
-    keep_dependencies: whether Chart.yaml still names them; none is copied either way.
+    keep_dependencies: whether Chart.yaml still names them; none is copied either way. source: the chart.
 
     Raises BadInput when the directory holds anything else.
     """
@@ -32,7 +32,7 @@ def package(directory: Path, keep_dependencies: bool = False) -> Path:
     with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
         # Helm names what it installs after Chart.yaml, not after the folder.
         copy = Path(scratch) / CHART.name
-        shutil.copytree(CHART, copy, ignore=shutil.ignore_patterns("charts", "Chart.lock", "*.tgz"))
+        shutil.copytree(source, copy, ignore=shutil.ignore_patterns("charts", "Chart.lock", "*.tgz"))
         metadata = yaml.safe_load((copy / "Chart.yaml").read_text())
         if not keep_dependencies:
             del metadata["dependencies"]

@@ -1,6 +1,8 @@
 """The cluster's programs, built from Go modules: cluster/components has one module a component.
 
-A component's programs lie in the cache under a hash of its module's files and of the Go that builds it.
+What every cluster is made of shares a Go workspace: what several components need has one version there, and
+Go compiles it once. A component's programs lie in the cache under a hash of the files that decide about them
+and of the Go that builds them.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from cluster import paths, preflight, shell
 
 KEDA_MODULE = "github.com/kedacore/keda/v2"
 OPERATOR = "github.com/prometheus-operator/prometheus-operator"
-ENVIRONMENT = {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -trimpath -buildvcs=false", "GOWORK": "off"}
+ENVIRONMENT = {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -trimpath -buildvcs=false"}
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Component:
     manifests: dict[str, tuple[str, str]] = field(default_factory=dict)
     # Build tags, separated by commas.
     tags: str = ""
+    # Whether it is built with the versions of go.work instead of those of its go.mod.
+    shares: bool = True
 
     @property
     def module(self) -> Path:
@@ -44,6 +48,16 @@ class Component:
         if not found:
             raise LookupError(f"{self.module}/go.mod does not require {required}")
         return found[1]
+
+    def environment(self) -> dict[str, str]:
+        return {**ENVIRONMENT, "GOWORK": str(paths.COMPONENTS / "go.work") if self.shares else "off"}
+
+    def files(self) -> list[Path]:
+        """Those that decide what is built: the module's own, and where its workspace has versions from."""
+        files = list(self.module.iterdir())
+        if self.shares:
+            files += [*paths.COMPONENTS.glob("go.work*"), *(each.module / "go.mod" for each in ALL)]
+        return sorted({*files})
 
     def gomod(self) -> str:
         return (self.module / "go.mod").read_text()
@@ -95,6 +109,7 @@ KEDA = Component(
     "keda",
     {"keda": f"{KEDA_MODULE}/cmd/operator", "keda-adapter": f"{KEDA_MODULE}/cmd/adapter"},
     manifests={"config": (KEDA_MODULE, "config")},
+    shares=False,
 )
 
 
@@ -107,8 +122,9 @@ def prometheus_version() -> str:
 def key(component: Component, go_version: str) -> str:
     """Hash of the module's files, the Go that builds them and how it is told to."""
     digest = hashlib.sha256(f"{go_version}\0{component}\0{component.ldflags()}\0{ENVIRONMENT}\0".encode())
-    for file in sorted(component.module.iterdir()):
-        digest.update(f"{file.name}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
+    for file in component.files():
+        name = file.relative_to(paths.COMPONENTS)
+        digest.update(f"{name}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:12]
 
 
@@ -131,7 +147,9 @@ def build(component: Component, go: str) -> Path:
     options = ["-tags", component.tags, "-ldflags", component.ldflags()]
     for program, package in component.programs.items():
         build_it: list[str | Path] = [go, "build", *options, "-o", making / program, package]
-        shell.run(build_it, log, f"go build of {component.name}", cwd=component.module, env=ENVIRONMENT)
+        shell.run(
+            build_it, log, f"go build of {component.name}", cwd=component.module, env=component.environment()
+        )
     for alias in component.aliases:
         (making / alias).symlink_to(next(iter(component.programs)))
     for name, (module, inside) in component.manifests.items():
@@ -150,7 +168,8 @@ def _download(component: Component, go: str, log: Path, attempts: int = 4) -> No
         try:
             shell.run(
                 [go, "list", "-tags", component.tags, "-deps", "-f", "", *component.programs.values()],
-                log, f"fetching the modules of {component.name}", cwd=component.module, env=ENVIRONMENT,
+                log, f"fetching the modules of {component.name}",
+                cwd=component.module, env=component.environment(),
             )  # fmt: skip
             return
         except shell.StepFailed:
@@ -162,6 +181,7 @@ def _download(component: Component, go: str, log: Path, attempts: int = 4) -> No
 def _module_folder(component: Component, go: str, module: str) -> Path:
     said = subprocess.run(
         [go, "list", "-m", "-f", "{{.Dir}}", module],
-        cwd=component.module, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, check=True,
+        cwd=component.module, env={**os.environ, **component.environment()},
+        capture_output=True, text=True, check=True,
     )  # fmt: skip
     return Path(said.stdout.strip())

@@ -16,7 +16,7 @@ from cluster.components import KUBERNETES
 from cluster.control import REPOSITORY, wait_for_socket
 from cluster.node import Node, containerd_config, copy_seed
 from images import base, buildah
-from images.build import Image, build
+from images.build import Image, build, forget
 from model_tools.console import BadInput
 
 CONTAINERFILE = paths.REPOSITORY / "images" / "cluster" / "Containerfile"
@@ -61,18 +61,21 @@ def seed(programs: dict[str, Path], tag: str, values: Path | None = None) -> Pat
 def _make_seed(programs: dict[str, Path], tag: str, done: Path) -> None:
     making = _clean(done.with_name("seed.making"))
     (making / "root").mkdir()
-    archives, script = [], []
+    made, script = [], []
     for image in _images(programs, making / "context"):
-        archives.append(build(image))
-        script.append(_import_line(archives[-1]))
+        made.append((image.name, build(image)))
+        script.append(_import_line(made[-1][1]))
         script.append(
             f"ctr --namespace k8s.io images tag {image.reference()} {' '.join(names(tag)[image.target])}"
         )
     _in_containerd(making, tag, script)
     (making / "root").rename(done)
     shutil.rmtree(making)
-    for archive in archives:
-        archive.unlink()
+    for name, archive in made:
+        forget(name, [archive])  # the seed has it
+    for other in done.parent.glob("seed-*"):
+        if other != done and not other.name.startswith(f"{done.name}-"):
+            shutil.rmtree(other)  # running nodes have links of their own
 
 
 def _extended(seed: Path, tag: str, archives: list[Path]) -> Path:
@@ -84,7 +87,7 @@ def _extended(seed: Path, tag: str, archives: list[Path]) -> Path:
         copy_seed(seed, making / "root")
         _in_containerd(making, tag, [_import_line(archive) for archive in archives])
         for other in seed.parent.glob(f"{seed.name}-*"):
-            shutil.rmtree(other)  # running nodes have links of their own
+            shutil.rmtree(other)
         (making / "root").rename(done)
         shutil.rmtree(making)
     return done

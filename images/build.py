@@ -12,10 +12,10 @@ import json
 import os
 import re
 import shlex
-import shutil
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import click
@@ -29,6 +29,8 @@ from model_tools.console import BadInput, run
 REGISTRY = "localhost/inference-system"
 VALUES = REPOSITORY / "build" / "images.yaml"
 MODEL = REPOSITORY / "build" / "model" / "resnet50"
+# Of each image, for checkouts that take turns; what was used longest ago goes first.
+KEPT = 3
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,25 @@ def build(image: Image) -> Path:
             destination = f"docker-archive:{making}:{image.reference()}"
             buildah.call(image.name, "push", image.reference(), destination)
             making.rename(archive)
+            forget(image.name, older(buildah.folder().glob(f"{image.name}-{'[0-9a-f]' * 12}.tar")))
+        archive.touch()
     return archive
+
+
+def older(archives: Iterable[Path]) -> list[Path]:
+    """All but the KEPT archives that were used last."""
+    return sorted(archives, key=lambda archive: archive.stat().st_mtime, reverse=True)[KEPT:]
+
+
+def forget(name: str, archives: list[Path]) -> None:
+    """Removes archives of an image, and what only they need from buildah's store. Raises StepFailed."""
+    for archive in archives:
+        tag = archive.stem.removeprefix(f"{name}-")
+        if buildah.exists(f"{REGISTRY}/{name}:{tag}"):
+            buildah.call(name, "rmi", "--force", f"{REGISTRY}/{name}:{tag}")
+        archive.unlink()
+    if archives:
+        buildah.call(name, "rmi", "--prune")
 
 
 def build_in_store(image: Image) -> None:
@@ -141,14 +161,23 @@ def build_in_store(image: Image) -> None:
         )  # fmt: skip
 
 
+@cache
+def docker_runs() -> bool:
+    """Whether there is a Docker whose engine answers; the command alone builds nothing."""
+    try:
+        return subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
 def push(image: Image, registry: str) -> str:
     """Puts the image into a registry, for a cluster that pulls; returns its reference there.
 
-    Docker builds it where there is Docker, from the Containerfile's own base; elsewhere buildah does, as
+    Docker builds it where it runs, from the Containerfile's own base; elsewhere buildah does, as
     root. Raises StepFailed with a log, BadInput where neither can be used.
     """
     there = f"{registry.rstrip('/')}/{image.name}:{image.tag}"
-    if shutil.which("docker"):
+    if docker_runs():
         build_it: list[str | Path] = ["docker", "build", "--tag", there, "--file", image.containerfile]
         build_it += [*(["--target", image.target] if image.target else []), image.context]
         shell.run(build_it, buildah.log(image.name), f"image {image.name}: docker build")
@@ -196,7 +225,7 @@ def cli(names: tuple[str, ...], model: Path, values: Path, registry: str | None)
     """Builds images (tools, triton-cpu, proxy, model), prints where they are, writes a values file."""
     images = [known(name, model) for name in names]
     with Steps() as steps:
-        if not (registry and shutil.which("docker")):
+        if not (registry and docker_runs()):
             preflight.root()
             missing = preflight.missing_packages()
             if missing:

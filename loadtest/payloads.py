@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from model_tools.console import BadInput
+from model_tools.pictures import fit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,7 +97,7 @@ class ModelInterface:
 def pictures(model: ModelInterface) -> list[np.ndarray]:
     """Every picture as one request's input tensor: model.input_shape, in the model's type, pixels 0..255."""
     import numpy as np
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     image_shape = model.input_shape[-3:]
     height, width = image_shape[1:] if model.channels_first else image_shape[:2]
@@ -104,8 +105,7 @@ def pictures(model: ModelInterface) -> list[np.ndarray]:
     tensors = []
     for path in _picture_files():
         with Image.open(path) as picture:
-            fitted = ImageOps.fit(picture.convert("L" if channels == 1 else "RGB"), (width, height))
-        pixels = np.asarray(fitted).reshape(height, width, channels)
+            pixels = fit(picture, height, width, channels)
         if model.channels_first:
             pixels = pixels.transpose(2, 0, 1)
         dtype = NUMPY_TYPES[model.input_type]

@@ -1,7 +1,8 @@
 """The model directory that `export` makes and everything else reads.
 
 model.onnx, model.json (what it is), reference.npz (`pictures` as a request holds them, and `outputs`,
-TensorFlow's answers to them, so that any server of the model can be checked without TensorFlow),
+TensorFlow's answers to them, or a quantized model's own in ONNX Runtime, so that any server of it can be
+checked without either),
 warmup/sample (the first of the pictures, raw, for Triton's warm-up), and SHA256SUMS of them all.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,8 +67,13 @@ class Bundle:
         return bundle
 
 
-def write(folder: Path, metadata: dict[str, Any], pictures: Any, outputs: Any) -> None:
-    """Adds to the model.onnx in `folder` the other files; model.json gets its digest."""
+def write(
+    folder: Path, metadata: dict[str, Any], pictures: Any, outputs: Any, more: Sequence[str] = ()
+) -> None:
+    """Adds to the model.onnx in `folder` the other files; model.json gets its digest.
+
+    more: names of further files that are there and get a checksum, too.
+    """
     import numpy as np
 
     np.savez_compressed(folder / REFERENCE, pictures=pictures, outputs=outputs)
@@ -74,7 +81,7 @@ def write(folder: Path, metadata: dict[str, Any], pictures: Any, outputs: Any) -
     (folder / SAMPLE).write_bytes(pictures[0].tobytes())
     metadata = metadata | {"digest": f"sha256:{digest(folder / MODEL)}"}
     (folder / METADATA).write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
-    lines = [f"{digest(folder / name)}  {name}\n" for name in (MODEL, METADATA, REFERENCE, SAMPLE)]
+    lines = [f"{digest(folder / name)}  {name}\n" for name in (MODEL, METADATA, REFERENCE, SAMPLE, *more)]
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")
 
 

@@ -13,6 +13,8 @@ from model_tools import __version__, console
 # functions: the help imports them all.
 VERBS = {
     "export": "model_tools.export",
+    "quantize": "model_tools.quantize.command",
+    "evaluate": "model_tools.evaluate.command",
     "engine": "model_tools.engine.command",
     "repository": "model_tools.repository",
     "serve": "model_tools.serve",
@@ -39,6 +41,9 @@ def cli() -> None:
 
     \b
     model-tools export --output build/model            TensorFlow to ONNX, checked against TensorFlow
+    model-tools quantize build/model build/int8 --precision int8 \\
+        --calibration pictures/                        FP16 or INT8, calibrated
+    model-tools evaluate build/int8 --reference build/model   what that cost in accuracy
     model-tools repository --model build/model \\
         --values values/local.yaml --output build/repository   config.pbtxt from the chart's values
     model-tools engine build --model build/model --cache build/engines \\

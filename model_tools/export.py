@@ -25,6 +25,7 @@ from model_tools.files import cached, written_aside
 OPSET = 17  # the newest that tf2onnx writes and all of TensorRT 10, OpenVINO and ONNX Runtime read
 PREPROCESSING = ("caffe", "tf", "torch", "none")  # as keras.applications names them
 CHECKED_PICTURES = 8
+RESIDUAL_GAIN = 0.25  # of what each block of a random ResNet-50 adds to its input
 
 
 @dataclass(frozen=True)
@@ -245,8 +246,10 @@ def _settle(model: Any) -> None:
     """Makes random weights tell pictures apart, as trained ones do.
 
     Fresh from the initializer, ResNet-50 gives every picture the same saturated class, and a comparison of
-    outputs would compare nothing. Batch normalization takes its statistics from real pictures, as training
-    would leave them, and the classifier is scaled so that the logits spread over a few units.
+    outputs would compare nothing. Each block is close to the identity, as it is where training starts (Goyal
+    et al., "Accurate, Large Minibatch SGD", 2017, section 5.1), for sixteen random blocks would leave little
+    of the picture. Batch normalization takes its statistics from real pictures, as training would leave them,
+    and the classifier is scaled so that the logits spread over a few units.
     """
     import keras
     import numpy as np
@@ -257,6 +260,8 @@ def _settle(model: Any) -> None:
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0
+            if layer.name.endswith("_3_bn"):  # the last of a block
+                layer.gamma.assign(np.full(layer.gamma.shape, RESIDUAL_GAIN, np.float32))
     model(batch, training=True)
     classifier = model.layers[-1]
     features = np.asarray(keras.Model(model.inputs, classifier.input)(batch, training=False))

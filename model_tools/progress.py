@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
+from typing import Any
+
+
+class Steps:
+    """Called with a text, it starts the next step; each finished step leaves a line with its seconds."""
+
+    def __init__(self, console: Any, status: Any) -> None:
+        self._console, self._status = console, status
+        self._current: tuple[str, float] | None = None
+
+    def __call__(self, text: str) -> None:
+        self.finish()
+        self._current = (text, monotonic())
+        self._status.update(text)
+
+    def update(self, text: str) -> None:
+        """Shows how far the running step is; only where somebody watches."""
+        self._status.update(text)
+
+    def finish(self) -> None:
+        if self._current is not None:
+            self._console.print(f"{monotonic() - self._current[1]:6.1f} s  {self._current[0]}")
 
 
 @contextmanager
-def steps() -> Iterator[Callable[[str], None]]:
-    """Gives a function that starts the next step; each finished step leaves a line with its seconds."""
+def steps() -> Iterator[Steps]:
+    """Gives what a verb announces its steps to."""
     from rich.console import Console
 
     console = Console(stderr=True, highlight=False)
-    current: tuple[str, float] | None = None
     with console.status("") as status:
-
-        def finish() -> None:
-            if current is not None:
-                console.print(f"{monotonic() - current[1]:6.1f} s  {current[0]}")
-
-        def step(text: str) -> None:
-            nonlocal current
-            finish()
-            current = (text, monotonic())
-            status.update(text)
-
-        yield step
-        finish()
+        made = Steps(console, status)
+        yield made
+        made.finish()

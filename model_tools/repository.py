@@ -10,6 +10,7 @@ import click
 from model_tools.bundle import SAMPLE, Bundle
 from model_tools.config import ModelConfig
 from model_tools.console import BadInput
+from model_tools.evaluate import verdict
 from model_tools.files import written_aside
 from model_tools.values import CHART_VALUES, load_values
 
@@ -23,14 +24,22 @@ from model_tools.values import CHART_VALUES, load_values
               help="The chart's default values.  [default: those of this version]")  # fmt: skip
 @click.option("--output", required=True, metavar="REPO", type=click.Path(path_type=Path),
               help="Folder to write; one that is there is replaced.")  # fmt: skip
-def command(folder: Path, files: tuple[Path, ...], chart_values: Path, output: Path) -> None:
+@click.option("--allow-unevaluated", is_flag=True,
+              help="Take a quantized model whose accuracy is not known, or known to be too low.")  # fmt: skip
+def command(
+    folder: Path, files: tuple[Path, ...], chart_values: Path, output: Path, allow_unevaluated: bool
+) -> None:
     """Write a Triton model repository: config.pbtxt from the chart's values, and the model.
 
-    Refuses values that can't work, and values that do not fit the model, with the key at fault.
+    Refuses values that can't work, and values that do not fit the model, with the key at fault. Refuses a
+    quantized model that `model-tools evaluate` did not pass.
     """
     values = load_values(files, defaults=chart_values)
     config = ModelConfig.from_values(values.get("model", {}))
-    write_repository(Bundle.load(folder), config, output)
+    bundle = Bundle.load(folder)
+    if not allow_unevaluated:
+        verdict.demand(bundle)
+    write_repository(bundle, config, output)
     click.echo(f"{output}: {config.name} version {config.version}, {config.runtime} {config.precision}")
 
 

@@ -135,3 +135,13 @@ def test_an_accelerators_file_over_a_regions_moves_the_pods_to_its_nodes(file: P
     assert both["nodeSelector"] != region["nodeSelector"]
     assert both["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
     assert both["containers"][0]["image"] == region["containers"][0]["image"]
+
+
+def test_each_rung_of_the_ladder_is_one_change() -> None:
+    rungs = sorted((ROOT / "values" / "ladder" / "cpu").glob("*.yaml"))
+    assert len(rungs) >= 3
+    contents = [{**load(rung)["model"], "slo": load(rung)["slo"]} for rung in rungs]
+    for before, after, rung in zip(contents, contents[1:], rungs[1:], strict=False):
+        assert before.keys() == after.keys()
+        changed = [key for key in before if before[key] != after[key]]
+        assert len(changed) == 1, f"{rung.name} changes {changed}"

@@ -44,11 +44,27 @@ class Load:
         return self.api.snapshot().errors
 
 
+def urls(release: Release) -> dict[str, str]:
+    """Where clients in the cluster reach a release without TLS, by the names of Locust's options."""
+    triton = f"{release.fullname}-triton"
+    return {
+        "grpc_url": f"dns:///{triton}-headless.{release.namespace}.svc:8001",
+        "http_url": f"{triton}.{release.namespace}.svc:8000",
+    }
+
+
 @contextmanager
 def constant_load(
-    release: Release, requests_per_second: float, users: int, protocol: str = "both"
+    release: Release,
+    requests_per_second: float,
+    users: int,
+    protocol: str = "both",
+    target: Release | None = None,
 ) -> Iterator[Load]:
-    """The load runs, every protocol has been answered, and the counters have been reset."""
+    """The load runs, every protocol has been answered, and the counters have been reset.
+
+    target: the release that gets the requests, where it is not the one whose load test sends them.
+    """
     settings = replace(
         Settings.from_values(release.values),
         users=users,
@@ -65,7 +81,7 @@ def constant_load(
     api = LocustApi(*service_session(release.namespace, f"{release.fullname}-loadtest", 8089))
     wait_for_workers(api, settings.workers, PATIENCE, quiet)
     wait_for_turn(api, True, PATIENCE, quiet)
-    api.swarm(settings.form)
+    api.swarm({**settings.form, **(urls(target) if target else {})})
     try:
         spawn(api, settings, quiet)
         deadline = time.monotonic() + PATIENCE
@@ -78,3 +94,7 @@ def constant_load(
         yield Load(api, api.snapshot())
     finally:
         api.stop()
+        if target:  # Locust keeps what it was told last
+            wait_for_turn(api, True, PATIENCE, quiet)
+            api.swarm({**replace(settings, users=2).form, **urls(release)})
+            api.stop()

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import re
+
 from model_tools.kube import Release, api_session
+
+
+def pod_metrics(namespace: str, pod: str, metric: str) -> dict[str, float]:
+    """A metric of one pod by the model it is of; a model's versions are added up."""
+    session, host = api_session()
+    answer = session.get(f"{host}/api/v1/namespaces/{namespace}/pods/{pod}:8002/proxy/metrics", timeout=30)
+    assert answer.ok, answer.text
+    found: dict[str, float] = {}
+    for labels, value in re.findall(rf"^{metric}{{(.*)}} (\S+)$", answer.text, re.MULTILINE):
+        model = re.search(r'model="([^"]*)"', labels)
+        assert model, labels
+        found[model[1]] = found.get(model[1], 0) + float(value)
+    return found
 
 
 def served(release: Release, pods: list[str]) -> dict[str, float]:
     """The requests that each pod has answered with success since it started."""
-    session, host = api_session()
-    counts = {}
-    for pod in pods:
-        path = f"{host}/api/v1/namespaces/{release.namespace}/pods/{pod}:8002/proxy/metrics"
-        answer = session.get(path, timeout=30)
-        assert answer.ok, answer.text
-        lines = [
-            line for line in answer.text.splitlines() if line.startswith("nv_inference_request_success{")
-        ]
-        counts[pod] = sum(float(line.rsplit(" ", 1)[1]) for line in lines)
-    return counts
+    return {
+        pod: sum(pod_metrics(release.namespace, pod, "nv_inference_request_success").values()) for pod in pods
+    }

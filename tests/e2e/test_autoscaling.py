@@ -127,6 +127,17 @@ def scaler_sees() -> bool:
     return active.get("ScalingActive") == "True"
 
 
+def ask_prometheus_at(address: str) -> str:
+    """Lets the scaler ask elsewhere; returns where it asked before."""
+    scaled = ("scaledobject", SCALER)
+    triggers = json.loads(done("get", *scaled, "--output", "json"))["spec"]["triggers"]
+    before = triggers[0]["metadata"]["serverAddress"]
+    for trigger in triggers:
+        trigger["metadata"]["serverAddress"] = address
+    done("patch", *scaled, "--type=merge", "--patch", json.dumps({"spec": {"triggers": triggers}}))
+    return str(before)
+
+
 @contextmanager
 def load(api: LocustApi) -> Iterator[None]:
     """LOAD requests a second for as long as the block lasts."""
@@ -231,15 +242,16 @@ def tell(history: History, installed: Installed) -> None:
         until(lambda: not installed.records(), "Prometheus forgetting the rules", 120)
         with history.part("Prometheus knows nothing"):
             time.sleep(STEADY)
-        with history.part("upgrade"):  # which brings the rules back, where this scaler can't see them
-            installed.upgrade(monitoring={"prometheus": {"service": "nowhere"}})
+        with history.part("upgrade"):  # which replaces every pod, and brings the rules back
+            installed.upgrade(triton={"drainSeconds": 2})
         until(installed.records, "Prometheus having the rules again", 120)
+        there = ask_prometheus_at("http://nowhere.invalid:9090")
     # Without a load 1 pod would do: what keeps the others is that nobody knows.
     with history.part("Prometheus is away"):
         time.sleep(BLIND)
     assert not scaler_sees()
     with history.part("load is gone"):
-        installed.upgrade()
+        ask_prometheus_at(there)
         until(lambda: history.now == (1, 1), "1 pod", DOWN)
 
 

@@ -109,6 +109,9 @@ def fleet(
     label = "pod-security.kubernetes.io/enforce"
     found.kubectl("label", "namespace", release.namespace, f"{label}=restricted", "--overwrite")
     try:
+        # Pods that may share a node wait up to 5 minutes for one that held a pod which may not: the scheduler
+        # does not look again when such a pod goes (its plug-in InterPodAffinity, Kubernetes 1.34).
+        found.scale(0)
         found.upgrade({})
         yield found
     finally:

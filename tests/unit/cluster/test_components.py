@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,20 @@ def test_a_changed_file_of_the_module_gives_another_key(copied: Component, file:
     with (copied.module / file).open("a") as content:
         content.write("// changed\n")
     assert components.key(copied, "go1.24.0") != before
+
+
+@pytest.mark.parametrize("file", ["go.work", "go.work.sum", "prometheus/go.mod"])
+def test_a_changed_version_in_the_workspace_gives_another_key(copied: Component, file: str) -> None:
+    before, keda = components.key(copied, "go1.24.0"), components.key(KEDA, "go1.24.0")
+    with (paths.COMPONENTS / file).open("a") as content:
+        content.write("// changed\n")
+    assert components.key(copied, "go1.24.0") != before
+    assert components.key(KEDA, "go1.24.0") == keda
+
+
+def test_the_workspace_has_every_component_that_shares() -> None:
+    used = re.findall(r"^\t\./(.*)$", (paths.COMPONENTS / "go.work").read_text(), re.MULTILINE)
+    assert sorted(used) == sorted(each.name for each in (*ALL, KEDA) if each.shares)
 
 
 def test_another_go_gives_another_key(copied: Component) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -158,3 +159,13 @@ def test_pip_in_a_build_is_set_up_as_here_and_variables_win() -> None:
     settings = buildah.pip_settings({"PIP_INDEX_URL": "https://b.example/simple", "HOME": "/root"}, files)
     assert settings == {"index-url": "https://b.example/simple", "timeout": "5"}
     assert buildah.pip_conf(settings) == "[global]\nindex-url = https://b.example/simple\ntimeout = 5\n"
+
+
+def test_the_archives_that_were_used_last_are_kept(tmp_path: Path) -> None:
+    archives = [tmp_path / f"tools-{number}.tar" for number in range(5)]
+    for used, archive in enumerate(archives):
+        archive.touch()
+        os.utime(archive, (used, used))
+    os.utime(archives[0], (9, 9))
+    assert build.older(archives) == [archives[2], archives[1]]
+    assert build.older(archives[: build.KEPT]) == []

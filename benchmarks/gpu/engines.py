@@ -2,12 +2,14 @@
 
     engines.py --models FOLDER --output FILE [--rungs ...] [--batches ...] [--instances ...] [--layers]
 
-FOLDER has fp32/, fp16/ and int8/ with a model.onnx each, as `model-tools quantize` writes them. A rung is one of
+FOLDER has fp32/, fp16/ and int8/ with a model.onnx each, as `model-tools quantize` writes them. Rungs:
 
-    fp32            fp32/ with TF32 off                 tf32            fp32/ with TF32
-    fp16            fp16/ as it is typed                fp16-flags      fp32/ with TensorRT's FP16 flag
-    int8, int8-*    the folder of that name, Q/DQ       int8-implicit   fp32/ with the ranges of FOLDER/int8-calibration.json,
-                                                                        as TensorRT did before explicit quantization
+    fp32, tf32      fp32/, with TF32 off and on
+    fp16            fp16/, as it is typed
+    fp16-flags      fp32/, with TensorRT's FP16 flag
+    int8, int8-*    the folder of that name, with quantize nodes
+    int8-implicit   fp32-simplified/, or fp32/, with the ranges of int8-calibration.json: INT8 as TensorRT did it
+                    before explicit quantization
 
 Each engine is tuned for one batch size, but those of fp32 and tf32, which are tuned for 64 and measured with
 all. Cases are kept as they are measured; the same command goes on where it was stopped. With --layers, what
@@ -69,7 +71,7 @@ class Implicit(tensorrt.Builder):
 
 
 def ranges(file: Path) -> dict[str, float]:
-    """Largest magnitude by tensor, of a file that holds it, or [least, most], for each, perhaps among other things."""
+    """Largest magnitude by tensor, of a file that holds it, or [least, most], for each."""
     content = json.loads(file.read_text())
     for name in ("ranges", "tensors", "activations"):
         if isinstance(content.get(name), dict):
@@ -86,8 +88,11 @@ def ranges(file: Path) -> dict[str, float]:
 
 def source(models: Path, rung: str) -> tuple[Path, str]:
     """Folder and precision of a rung."""
-    if rung in ("fp32", "tf32", "int8-implicit", "fp16-flags"):
-        return models / "fp32", {"int8-implicit": "int8", "fp16-flags": "fp16"}.get(rung, rung)
+    if rung == "int8-implicit":
+        simplified = models / "fp32-simplified"  # the graph that int8 is made of, less its quantize nodes
+        return (simplified if simplified.is_dir() else models / "fp32"), "int8"
+    if rung in ("fp32", "tf32", "fp16-flags"):
+        return models / "fp32", "fp16" if rung == "fp16-flags" else rung
     return models / rung, rung.partition("-")[0]
 
 

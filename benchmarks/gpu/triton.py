@@ -61,15 +61,17 @@ parameters {{ key: "FORCE_CPU_ONLY_INPUT_TENSORS" value {{ string_value: "no" }}
 @contextmanager
 def serving(arguments: argparse.Namespace, instances: int, log: Path) -> Iterator[LocalTriton]:
     """A Triton with the plan in as many instances; what it says goes to `log`."""
-    shutil.copy(BACKENDS / "tensorrt" / "model.py", arguments.root / "backends" / "tensorrt")  # this checkout's
+    shutil.copy(
+        BACKENDS / "tensorrt" / "model.py", arguments.root / "backends" / "tensorrt"
+    )  # this checkout's
     libpython = find_libpython()
     folders = [arguments.root / "lib", arguments.libraries, libpython.folder, *arguments.library_path]
-    environment = {
-        name: os.environ[name] for name in ("PATH", "HOME", "LANG", *arguments.keep) if name in os.environ
-    }
+    environment = {name: os.environ[name] for name in ("HOME", "LANG", *arguments.keep) if name in os.environ}
     environment |= {
         "LD_LIBRARY_PATH": ":".join(str(folder) for folder in folders if str(folder)),
         "PYTHONHOME": libpython.home,
+        # Not this process's: the backend's Python would take the packages of a virtual environment that is first.
+        "PATH": "/usr/bin:/bin",
     }
     with tempfile.TemporaryDirectory() as folder, log.open("a") as lines:
         model = Path(folder) / "resnet50"

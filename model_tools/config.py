@@ -432,8 +432,11 @@ def _instances(section: _Section) -> Instances:
 
 
 def _warmup(section: _Section) -> str | None:
+    """Its kind of data, None without a warm-up. What is switched off has to be right too, as in the chart."""
     enabled, data = section.flag("enabled"), section.text("data")
     section.nothing_left()
+    if data not in WARMUP_DATA:
+        raise BadInput(f"{section.path}.data: {data!r} is not {' or '.join(WARMUP_DATA)}")
     return data if enabled else None
 
 

@@ -97,7 +97,8 @@ def load(url: str, case: str, processes: int, concurrency: int, seconds: float) 
     start = time.time() + (8 if memory == "cuda" else 5)  # they need to start and to warm up
     command = [
         sys.executable, str(Path(__file__).with_name("load.py")), "--url", url, "--batch", str(batch),
-        "--memory", memory, "--concurrency", str(concurrency), "--start", str(start), "--seconds", str(seconds),
+        "--memory", memory, "--concurrency", str(concurrency), "--start", str(start),
+        "--seconds", str(seconds),
     ]  # fmt: skip
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
     said = []

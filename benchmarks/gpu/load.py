@@ -1,4 +1,4 @@
-"""One process of load on a Triton: gRPC requests in flight at all times, pictures in them or in shared memory.
+"""One process of load on a Triton: gRPC requests in flight at all times, pictures in them or shared memory.
 
 Started by triton.py, several at once, which count the same seconds: from --start (seconds since the epoch)
 for --seconds. Prints one JSON object: answers, how late it ended, latencies in ms.

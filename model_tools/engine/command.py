@@ -40,7 +40,7 @@ command.add_command(bench)
 @click.option("--max-batch", type=int, metavar="N", help="[values: model.batching.maxSize]")
 @click.option("--preferred-batch", "preferred", type=int, multiple=True, metavar="N",
               help="Batch size to be fastest at; given again, an optimization profile for each.  [values: "
-              "those of model.batching.preferredSizes that instances.profiles names, or the largest]")  # fmt: skip
+              "those of batching.preferredSizes that instances.profiles names, or the largest]")  # fmt: skip
 @click.option("--level", type=int, metavar="N",
               help="How long TensorRT looks for faster kernels, 0 to 5.  [default: its own, 3]")  # fmt: skip
 @click.option("--workspace", type=int, default=0, metavar="MIB",

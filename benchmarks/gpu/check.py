@@ -1,4 +1,4 @@
-"""Whether this host can do what the benchmarks do: one line a capability. Needs nothing but Python and a driver."""
+"""Whether this host can do what the benchmarks do: one line a capability. Needs Python and a driver."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ FOLDER has fp32/, fp16/ and int8/ with a model.onnx each, as `model-tools quanti
     fp16            fp16/, as it is typed
     fp16-flags      fp32/, with TensorRT's FP16 flag
     int8, int8-*    the folder of that name, with quantize nodes
-    int8-implicit   fp32-simplified/, or fp32/, with the ranges of int8-calibration.json: INT8 as TensorRT did it
-                    before explicit quantization
+    int8-implicit   fp32-simplified/, or fp32/, with the ranges of int8-calibration.json: INT8 as TensorRT
+                    did it before explicit quantization
 
 Each engine is tuned for one batch size, but those of fp32 and tf32, which are tuned for 64 and measured with
 all. Cases are kept as they are measured; the same command goes on where it was stopped. With --layers, what
@@ -47,7 +47,7 @@ KEY = ("rung", "batch", "instances", "copies", "method")
 
 
 class Implicit(tensorrt.Builder):
-    """INT8 by ranges of tensors, which TensorRT 10 still knows: what explicit quantization is compared with."""
+    """INT8 by ranges of tensors, which TensorRT 10 still knows: what quantize nodes are compared with."""
 
     def __init__(self, ranges: Mapping[str, float]) -> None:
         self._ranges = ranges
@@ -236,7 +236,8 @@ def main() -> None:
         if arguments.layers:
             record.add(
                 lambda engine=engine, described=described, batch=batch: {
-                    "images_per_s": 0, "precisions": described["precisions"], **explain(engine, described, batch)
+                    "images_per_s": 0, "precisions": described["precisions"],
+                    **explain(engine, described, batch),
                 },
                 **layers,
             )  # fmt: skip

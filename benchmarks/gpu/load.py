@@ -1,7 +1,7 @@
-"""One process of load on a Triton: requests in flight at all times, over gRPC, with pictures in the message or in memory.
+"""One process of load on a Triton: gRPC requests in flight at all times, pictures in them or shared memory.
 
-Started by triton.py, several at once, which count the same seconds: from --start (seconds since the epoch) for
---seconds. Prints one JSON object: answers, seconds, latencies in ms.
+Started by triton.py, several at once, which count the same seconds: from --start (seconds since the epoch)
+for --seconds. Prints one JSON object: answers, how late it ended, latencies in ms.
 
 The requests are made once, as bytes: a generator that encodes the same picture again and again measures
 itself.

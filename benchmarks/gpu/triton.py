@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 from urllib.request import urlopen
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -70,7 +71,7 @@ def serving(arguments: argparse.Namespace, instances: int, log: Path) -> Iterato
     environment |= {
         "LD_LIBRARY_PATH": ":".join(str(folder) for folder in folders if str(folder)),
         "PYTHONHOME": libpython.home,
-        # Not this process's: the backend's Python would take the packages of a virtual environment that is first.
+        # Not this process's: the backend's Python would take the packages of a virtual environment in it.
         "PATH": "/usr/bin:/bin",
     }
     with tempfile.TemporaryDirectory() as folder, log.open("a") as lines:
@@ -97,7 +98,8 @@ def load(url: str, case: str, processes: int, concurrency: int, seconds: float) 
     start = time.time() + (8 if memory == "cuda" else 5)  # they need to start and to warm up
     command = [
         sys.executable, str(Path(__file__).with_name("load.py")), "--url", url, "--batch", str(batch),
-        "--memory", memory, "--concurrency", str(concurrency), "--start", str(start), "--seconds", str(seconds),
+        "--memory", memory, "--concurrency", str(concurrency), "--start", str(start),
+        "--seconds", str(seconds),
     ]  # fmt: skip
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
     said = []
@@ -124,8 +126,15 @@ def load(url: str, case: str, processes: int, concurrency: int, seconds: float) 
 
 def counters(triton: LocalTriton) -> dict[str, float]:
     """Of Triton's metrics: what the model did, and what the GPU and Triton's processes took so far."""
-    with urlopen(f"http://{triton.metrics}/metrics", timeout=10) as answer:
-        lines = answer.read().decode().splitlines()
+    for tries_left in reversed(range(50)):  # Triton is ready a moment before it listens here
+        try:
+            with urlopen(f"http://{triton.metrics}/metrics", timeout=10) as answer:
+                lines = answer.read().decode().splitlines()
+            break
+        except URLError:
+            if not tries_left:
+                raise
+            time.sleep(0.1)
     found: dict[str, float] = {}
     for line in lines:
         name = line.partition("{")[0]
@@ -192,6 +201,21 @@ def bare(record: Record, plan: Path, seconds: float) -> float:
     return best
 
 
+def line(case: dict[str, Any], share: float) -> str:
+    """A case for people; `share` is of the bare engine's rate."""
+    load = f"{case['processes']}x{case['concurrency']:<3}"
+    stages = " ".join(
+        f"{stage.rpartition('_')[2]} {case[f'{stage}_ms']:.2f}"
+        for stage in ("queue", "compute_input", "compute_infer", "compute_output")
+    )
+    return (
+        f"{case['case']:8} {case['note']:12} {case['instances']} inst {load} {case['images_per_s']:8,} img/s"
+        f" {share:5.0%} {case['requests_per_s']:7,} req/s"
+        f"  p50 {case['p50_ms']:7.2f} p99 {case['p99_ms']:7.2f} ms"
+        f"  batch {case['images_per_batch']:5}  {stages} ms  {case['triton_cores']} cores"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -244,13 +268,7 @@ def main() -> None:
             print("FAILED", case)
         elif case["case"] != "bare":
             share = case["images_per_s"] / engine if engine else 0.0
-            print(
-                f"{case['case']:8} {case['note']:12} {case['instances']} inst {case['processes']}x{case['concurrency']:<3}"
-                f" {case['images_per_s']:8,} img/s {share:5.0%} {case['requests_per_s']:7,} req/s"
-                f"  p50 {case['p50_ms']:7.2f} p99 {case['p99_ms']:7.2f} ms  batch {case['images_per_batch']:5}"
-                f"  queue {case['queue_ms']:6.2f} in {case['compute_input_ms']:5.2f} infer {case['compute_infer_ms']:6.2f}"
-                f" out {case['compute_output_ms']:5.2f} ms  {case['triton_cores']} cores"
-            )
+            print(line(case, share))
 
 
 if __name__ == "__main__":

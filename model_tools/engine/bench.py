@@ -24,7 +24,7 @@ _COPIES = {"without": (False,), "with": (True,), "both": (False, True)}
 @click.option("--copies", type=click.Choice(list(_COPIES)), default="both", show_default=True,
               help="Whether batches are copied to the GPU and answers back.")  # fmt: skip
 @click.option("--method", type=click.Choice(["ahead", "trtexec"]), default="ahead", show_default=True,
-              help="How launches are driven: all enqueued ahead, or waited for one by one as trtexec does.")  # fmt: skip
+              help="How launches are driven: all enqueued ahead, or one by one as trtexec does.")  # fmt: skip
 @click.option("--seconds", default=2.0, show_default=True, help="Of each case, after a warm-up.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a case.")
 def bench(

@@ -39,8 +39,8 @@ command.add_command(bench)
 @click.option("--precision", metavar="NAME", help="fp32, fp16, bf16 or int8.  [values: model.precision]")
 @click.option("--max-batch", type=int, metavar="N", help="[values: model.batching.maxSize]")
 @click.option("--preferred-batch", "preferred", type=int, multiple=True, metavar="N",
-              help="Batch size to be fastest at; given again, an optimization profile for each.  [values: those "
-              "of model.batching.preferredSizes that model.instances.profiles name, or the largest]")  # fmt: skip
+              help="Batch size to be fastest at; given again, an optimization profile for each.  [values: "
+              "those of batching.preferredSizes that instances.profiles names, or the largest]")  # fmt: skip
 @click.option("--level", type=int, metavar="N",
               help="How long TensorRT looks for faster kernels, 0 to 5.  [default: its own, 3]")  # fmt: skip
 @click.option("--workspace", type=int, default=0, metavar="MIB",

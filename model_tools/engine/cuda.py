@@ -1,4 +1,4 @@
-"""The little of CUDA that engines need, by the driver's own library: what runs a GPU has it, and nothing to install.
+"""The little of CUDA that engines need, by the driver's own library: whoever has a GPU has that.
 
 Handles and addresses are plain integers, as TensorRT takes them. Every call is checked. Whatever is allocated
 belongs to the process and goes with it, unless it is freed.

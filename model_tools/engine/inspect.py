@@ -29,7 +29,7 @@ def inspect(engine: Path, with_layers: bool, as_json: bool) -> None:
 
 
 def examine(engine: Path) -> dict[str, Any]:
-    """An engine's record. Raises BadInput for a file that is missing or no engine, or has no description here."""
+    """An engine's record. Raises BadInput for a file that is missing or none, or that nothing describes."""
     from model_tools.engine.description import read
 
     if not engine.is_file():

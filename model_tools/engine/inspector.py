@@ -1,4 +1,4 @@
-"""What is inside a plan: its inputs and outputs, its profiles, and each layer with the types it computes in."""
+"""What is inside a plan: inputs and outputs, profiles, and each layer with the types it computes in."""
 
 from __future__ import annotations
 

@@ -18,14 +18,9 @@ ENGINES = ("model.plan", "model.blob")
 DESCRIPTION = ".json"  # behind an engine's name: the file that says what it is
 # What lies beside a model and does not change its engine.
 _BESIDE = {
-    METADATA,
-    REFERENCE,
-    SAMPLE,
-    SUMS,
-    CALIBRATION,
-    *ENGINES,
-    *(name + DESCRIPTION for name in ENGINES),
-}
+    METADATA, REFERENCE, SAMPLE, SUMS, CALIBRATION, "calibration.json", "evaluation.json",
+    *ENGINES, *(name + DESCRIPTION for name in ENGINES),
+}  # fmt: skip
 MAXIMUM_LEVEL = 5  # of TensorRT's builder
 
 

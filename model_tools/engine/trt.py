@@ -1,4 +1,4 @@
-"""TensorRT 8.6, 10 and 11 by one interface: what changed between them is a `Generation`, and nothing else asks.
+"""TensorRT 8.6, 10 and 11 by one interface: what changed between them is a `Generation`.
 
 | | 8.6 | 10 | 11 |
 |---|---|---|---|
@@ -30,14 +30,14 @@ FLAGS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Generation:
-    """One of TensorRT's. `flags`: precisions that a flag can ask for; `typed`: graphs can say it themselves."""
+    """One of TensorRT's. `flags`: precisions that a flag can ask for; `typed`: graphs can say theirs."""
 
     major: int
     flags: frozenset[str]
     typed: bool
 
     def network_flags(self, trt: Any, typed: bool) -> int:
-        """For create_network. 8.6 still has networks without a batch dimension, 11 has no others than typed."""
+        """For create_network. 8.6 still has networks without a batch dimension; 11 knows typed ones only."""
         if self.major == 8:
             return 1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH)
         if typed and hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):

@@ -67,32 +67,32 @@ def entry(cache: Path) -> Path:
 
 def infer(plan: Path, pixels: np.ndarray) -> np.ndarray:
     """Probabilities [N, classes] for pictures [N, height, width, 3]."""
-    from cuda.bindings import runtime as cuda
+    from model_tools.engine import trt
+    from model_tools.engine.cuda import Cuda
 
-    from model_tools.engine.builders import tensorrt
-
-    trt = tensorrt.load()
-
-    def checked(answer: tuple[Any, ...]) -> Any:
-        assert int(answer[0]) == 0, answer[0]
-        return answer[1] if len(answer) > 1 else None
-
-    engine = trt.Runtime(trt.Logger(trt.Logger.WARNING)).deserialize_cuda_engine(plan.read_bytes())
-    assert engine, f"TensorRT does not take {plan}"
+    cuda = Cuda()
+    cuda.activate()
+    engine = trt.deserialize(trt.load(), plan)
     context = engine.create_execution_context()
     given, wanted = (engine.get_tensor_name(index) for index in range(2))
     context.set_input_shape(given, pixels.shape)
     rows = np.empty(tuple(context.get_tensor_shape(wanted)), np.float32)
-    places = {
-        name: checked(cuda.cudaMalloc(array.nbytes)) for name, array in ((given, pixels), (wanted, rows))
-    }
-    for name, place in places.items():
-        context.set_tensor_address(name, int(place))
-    kinds = cuda.cudaMemcpyKind
-    checked(cuda.cudaMemcpy(places[given], pixels.ctypes.data, pixels.nbytes, kinds.cudaMemcpyHostToDevice))
-    assert context.execute_async_v3(0)
-    checked(cuda.cudaDeviceSynchronize())
-    checked(cuda.cudaMemcpy(rows.ctypes.data, places[wanted], rows.nbytes, kinds.cudaMemcpyDeviceToHost))
+    stream = cuda.stream()
+    places = {}
+    for name, array in ((given, pixels), (wanted, rows)):
+        places[name] = (cuda.allocate(array.nbytes), cuda.allocate_host(array.nbytes), array.nbytes)
+        context.set_tensor_address(name, places[name][0])
+    device, host, size = places[given]
+    ctypes.memmove(host, pixels.ctypes.data, size)
+    cuda.copy(device, host, size, stream)
+    assert context.execute_async_v3(stream)
+    device, host, size = places[wanted]
+    cuda.copy(host, device, size, stream)
+    cuda.synchronize_stream(stream)
+    ctypes.memmove(rows.ctypes.data, host, size)
+    for device, host, _ in places.values():
+        cuda.free(device)
+        cuda.free_host(host)
     return rows
 
 
@@ -165,3 +165,44 @@ def test_a_file_that_is_no_model_is_one_line_and_status_2(tmp_path: Path) -> Non
     assert ended.returncode == 2
     assert "is no ONNX model" in ended.stderr.splitlines()[-1]
     assert not (tmp_path / "out" / "model.plan").exists()
+
+
+def model_tools(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from model_tools.cli import main; main()", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_an_engine_is_described_beside_it_out_of_the_cache_too(cache: Path, tmp_path: Path) -> None:
+    built(build(cache, tmp_path, "fp32", 4))
+    done = model_tools("engine", "inspect", tmp_path / "model.plan", "--json")
+    assert done.returncode == 0, done.stderr
+    described = json.loads(done.stdout)["description"]
+    assert set(described["precisions"]) == {"FP32"}
+    (shapes,) = (each["image"] for each in described["profiles"])
+    assert [shapes[size][0] for size in ("min", "opt", "max")] == [1, 4, 4]
+    (tmp_path / "model.plan.json").unlink()
+    assert json.loads(model_tools("engine", "inspect", tmp_path / "model.plan", "--json").stdout)[
+        "description"
+    ] == {name: value for name, value in described.items() if name != "typed"}
+
+
+def test_the_bench_measures_as_trtexec_does(cache: Path, tmp_path: Path) -> None:
+    """Within 10 % in half a second; the benchmarks look closer."""
+    built(build(cache, tmp_path, "fp32", 4))
+    rates = []
+    for method in ("ahead", "trtexec"):
+        done = model_tools(
+            "engine", "bench", tmp_path / "model.plan", "--batch", 4, "--instances", 1, "--copies", "with",
+            "--seconds", 0.5, "--method", method, "--json",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        case = json.loads(done.stdout)
+        assert case["p50_ms"] <= case["p95_ms"] <= case["p99_ms"]
+        rates.append(case["images_per_s"])
+    assert rates[0] == pytest.approx(rates[1], rel=0.1)
+
+
+def test_a_batch_that_the_plan_does_not_take_is_one_line_and_status_2(cache: Path, tmp_path: Path) -> None:
+    built(build(cache, tmp_path, "fp32", 4))
+    done = model_tools("engine", "bench", tmp_path / "model.plan", "--batch", 5)
+    assert (done.returncode, done.stderr) == (2, "model-tools: --batch: is 5, and the plan takes 1 to 4\n")

@@ -1,12 +1,12 @@
 """Triton backend `tensorrt` for a Triton that has none of its own: runs 1/model.plan on an NVIDIA GPU.
 
 A Python-based backend: Triton starts one process of this an instance. The model's configuration names it as
-`backend: "tensorrt"`, as it names NVIDIA's own C++ backend, so the two can take each other's place. It is made
-so that the GPU does not wait for Python:
+`backend: "tensorrt"`, as it names NVIDIA's own C++ backend, so the two can take each other's place. It is
+made so that the GPU does not wait for Python:
 
 - Inputs go to the GPU from where Triton put them. The memory that Triton shares with this process is pinned
-  once, so that nothing is gathered, concatenated or copied on the way; an input that is on the GPU already, in
-  CUDA shared memory, is copied there (config.pbtxt: FORCE_CPU_ONLY_INPUT_TENSORS "no").
+  once, so that nothing is gathered, concatenated or copied on the way; an input that is on the GPU already,
+  in CUDA shared memory, is copied there (config.pbtxt: FORCE_CPU_ONLY_INPUT_TENSORS "no").
 - A batch size that comes again is a CUDA graph: one launch instead of one a layer.
 - There are two places for batches. A batch of few requests is answered from a thread when it is done, while
   the next is already copied and enqueued; one of many requests is answered all at once, which costs less a
@@ -181,7 +181,7 @@ class _Part:
 
     @classmethod
     def of(cls, tensor: Any, wanted: _Tensor) -> "_Part":
-        """Raises ValueError for an input that is not what config.pbtxt says: its batch must not fail for it."""
+        """Raises ValueError for an input that config.pbtxt does not allow: its batch must not fail for it."""
         if tensor is None:
             raise ValueError(f"input {wanted.name} is missing")
         if tensor.is_cpu():
@@ -299,7 +299,7 @@ class _Place:
 
 
 class _SharedMemory:
-    """The memory in which Triton passes inputs to this process, pinned so that the GPU can read it by itself."""
+    """The memory in which Triton passes inputs to this process, pinned so that the GPU reads it by itself."""
 
     def __init__(self, cuda: "_Cuda") -> None:
         self._cuda = cuda

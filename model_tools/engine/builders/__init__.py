@@ -35,10 +35,10 @@ class Builder(Protocol):
         """What else the build is told that makes another engine."""
 
     def build(self, model: Path, limits: Limits, output: Path, cache: Path | None = None) -> dict[str, Any]:
-        """Writes the engine of the ONNX file `model` to `output`, and gives a description of it as plain data.
+        """Writes the engine of the ONNX file `model` to `output`, and describes it as plain data.
 
-        `cache` is a folder for what makes the next build shorter. Raises BadInput for a model that the runtime
-        can't read or build for what is asked, CheckFailed where it fails for a reason of its own.
+        `cache` is a folder for what makes the next build shorter. Raises BadInput for a model that the
+        runtime can't read or build for what is asked, CheckFailed where it fails for a reason of its own.
         """
 
 

@@ -9,37 +9,102 @@ from typing import Any
 
 import pytest
 
+from model_tools.config import ModelConfig
 from model_tools.console import BadInput
 from model_tools.engine.builders import builder
-from model_tools.engine.builders.tensorrt import flags, shapes
+from model_tools.engine.builders.tensorrt import shapes, way
+from model_tools.engine.command import preferred_sizes
 from model_tools.engine.key import Limits
+from model_tools.engine.trt import FLAGS, GENERATIONS
+from model_tools.values import load_values, merge
 
-FP16 = Limits("fp16", maximum=16, preferred=8)
+FP16 = Limits("fp16", maximum=16, preferred=(8,))
 
 
 class TestTensorRT:
     def test_a_profile_holds_one_picture_to_the_largest_batch(self) -> None:
-        small, best, large = shapes("image", (-1, 224, 224, 3), FP16)
+        small, best, large = shapes("image", (-1, 224, 224, 3), preferred=8, maximum=16)
         assert (small, best, large) == ((1, 224, 224, 3), (8, 224, 224, 3), (16, 224, 224, 3))
-        assert builder("tensorrt").profile(FP16) == {"min": 1, "opt": 8, "max": 16}
+        assert builder("tensorrt").profile(FP16) == {"min": 1, "opt": [8], "max": 16}
+
+    def test_what_the_build_is_told_is_in_the_key(self) -> None:
+        limits = Limits("fp16", 16, (16,), level=2, workspace=1 << 30)
+        assert builder("tensorrt").settings(limits) == {"level": 2, "workspace": 1 << 30}
+        assert builder("openvino").settings(limits) == {}
 
     def test_a_model_of_one_batch_size_takes_that_alone(self) -> None:
-        assert shapes("image", (16, 3), FP16) == ((16, 3), (16, 3), (16, 3))
+        assert shapes("image", (16, 3), 8, 16) == ((16, 3), (16, 3), (16, 3))
         with pytest.raises(BadInput, match="--max-batch: is 16, and input image takes batches of 4"):
-            shapes("image", (4, 3), FP16)
+            shapes("image", (4, 3), 8, 16)
 
     @pytest.mark.parametrize("shape", [(), (-1, -1, 224, 3), (16, 224, -1, 3)])
     def test_any_other_unknown_size_is_named(self, shape: tuple[int, ...]) -> None:
-        with pytest.raises(BadInput, match="input image is"):
-            shapes("image", shape, FP16)
+        with pytest.raises(BadInput, match=r"input image is.*export the model with fixed sizes"):
+            shapes("image", shape, 8, 16)
 
-    def test_every_precision_of_the_chart_has_its_flags(self) -> None:
-        assert {precision: flags(precision) for precision in builder("tensorrt").precisions} == {
-            "fp32": (),
-            "fp16": ("FP16",),
-            "bf16": ("BF16",),
-            "int8": ("INT8", "FP16"),
-        }
+    def test_every_precision_has_its_flags(self) -> None:
+        assert set(FLAGS) == set(builder("tensorrt").precisions)
+
+    @pytest.mark.parametrize(
+        ("major", "precision", "carried", "calibrated", "typed"),
+        [
+            (8, "fp32", "", False, False),
+            (8, "fp16", "", False, False),
+            (8, "fp16", "fp16", False, False),
+            (8, "int8", "int8", False, False),
+            (8, "int8", "", True, False),
+            (10, "fp32", "", False, False),
+            (10, "tf32", "", False, False),
+            (10, "fp16", "", False, False),
+            (10, "fp16", "fp16", False, True),
+            (10, "bf16", "", False, False),
+            (10, "int8", "int8", False, False),  # flags give the rest FP16
+            (10, "int8", "int8 fp16", False, True),
+            (10, "int8", "", True, False),
+            (11, "fp32", "", False, True),
+            (11, "fp16", "fp16", False, True),
+            (11, "int8", "int8", False, True),
+            (11, "int8", "int8 fp16", False, True),
+        ],
+    )
+    def test_each_generation_takes_a_precision_its_way(
+        self, major: int, precision: str, carried: str, calibrated: bool, typed: bool
+    ) -> None:
+        assert way(GENERATIONS[major], precision, frozenset(carried.split()), calibrated) is typed
+
+    @pytest.mark.parametrize(
+        ("major", "precision", "carried", "calibrated", "named"),
+        [
+            (10, "fp32", "fp16", False, "--precision: is fp32, and model.onnx is fp16"),
+            (10, "fp16", "int8", False, "--precision: is fp16, and model.onnx is quantized to int8"),
+            (10, "bf16", "fp16", False, "--precision: is bf16, and model.onnx is fp16"),
+            (10, "int8", "", False, "neither quantize nodes nor a calibration.cache: model-tools quantize"),
+            (8, "bf16", "", False, "--precision: TensorRT 8 has no bf16"),
+            (11, "fp16", "", False, "model-tools quantize --precision fp16 writes one"),
+            (11, "int8", "", True, "has no quantize nodes: model-tools quantize makes one"),
+        ],
+    )
+    def test_a_precision_that_nothing_can_give_is_named_with_what_to_do(
+        self, major: int, precision: str, carried: str, calibrated: bool, named: str
+    ) -> None:
+        with pytest.raises(BadInput, match=named):
+            way(GENERATIONS[major], precision, frozenset(carried.split()), calibrated)
+
+
+class TestPreferredSizes:
+    @staticmethod
+    def of(**model: Any) -> tuple[int, ...]:
+        return preferred_sizes(ModelConfig.from_values(merge(load_values([])["model"], model)))
+
+    def test_the_largest_where_instances_name_no_profiles(self) -> None:
+        assert self.of(batching={"maxSize": 32, "preferredSizes": [4, 16]}) == (16,)
+        assert self.of(batching={"maxSize": 32, "preferredSizes": []}) == (32,)
+
+    def test_one_profile_for_each_preferred_size_up_to_the_last_that_is_named(self) -> None:
+        sizes = {"maxSize": 32, "preferredSizes": [4, 16, 32]}
+        assert self.of(batching=sizes, instances={"profiles": [1]}) == (4, 16)
+        with pytest.raises(BadInput, match=r"model\.instances\.profiles: names profile 3"):
+            self.of(batching=sizes, instances={"profiles": [0, 3]})
 
 
 @pytest.fixture
@@ -153,10 +218,24 @@ class TestCommand:
         pytest.importorskip("openvino")
         values = tmp_path / "values.yaml"
         values.write_text(
-            "model: {runtime: openvino, precision: fp32, batching: {maxSize: 8, preferredSizes: [4, 8]}}"
+            "model: {runtime: openvino, precision: fp32, instances: {kind: cpu},"
+            " batching: {maxSize: 8, preferredSizes: [4, 8]}}"
         )
         done = run(
             "engine", "build", "--model", small, "--output", tmp_path / "out", "--values", values, "--json"
         )
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["parts"]["precision"] == "fp32"
+        described = json.loads((tmp_path / "out" / "model.blob.json").read_text())
+        assert described["key"]["runtime"] == "openvino"
+        inspected = run("engine", "inspect", tmp_path / "out" / "model.blob")
+        assert inspected.returncode == 0, inspected.stderr
+        assert inspected.stdout.startswith("model.blob: openvino ")
+
+    def test_values_that_the_chart_refuses_are_named(self, run: Any, small: Path, tmp_path: Path) -> None:
+        values = tmp_path / "values.yaml"
+        values.write_text("model: {batching: {maxsize: 8}}")
+        done = run("engine", "build", "--model", small, "--values", values)
+        assert (done.returncode, done.stderr) == (
+            2, "model-tools: model.batching.maxsize: is not a value that the chart knows\n",
+        )  # fmt: skip

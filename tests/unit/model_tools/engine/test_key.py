@@ -26,6 +26,7 @@ from model_tools.engine.key import Key, Limits, calibration_digest, model_digest
         ("device", {"gpu": "Tesla T4", "compute_capability": "8.9"}),
         ("profile", {"min": 1, "opt": 8, "max": 16}),
         ("profile", {"min": 1, "opt": 16, "max": 32}),
+        ("settings", {"level": 5}),
     ],
 )
 def test_every_part_changes_the_name_and_is_named_as_the_difference(part: str, value: Any, key: Key) -> None:
@@ -45,7 +46,7 @@ def test_the_name_is_the_sha256_of_canonical_json(key: Key) -> None:
         '{"builder":1,"calibration":"","device":{"compute_capability":"7.5","gpu":"Tesla T4"},"model":"'
         + "a" * 64
         + '","precision":"fp16","profile":{"max":16,"min":1,"opt":16},'
-        '"runtime":"tensorrt","version":"10.6.0"}'
+        '"runtime":"tensorrt","settings":{},"version":"10.6.0"}'
     )
     assert key.name == hashlib.sha256(text.encode()).hexdigest()
 
@@ -76,7 +77,11 @@ class TestModelDigest:
 
     def test_does_not_change_with_descriptions_or_with_an_engine_that_was_built(self, folder: Path) -> None:
         before = model_digest(folder)
-        for name in ("model.json", "reference.npz", "SHA256SUMS", "model.plan", "model.blob", ".making"):
+        (folder / "warmup").mkdir()
+        for name in (
+            "model.json", "reference.npz", "warmup/sample", "calibration.json", "evaluation.json",
+            "SHA256SUMS", "model.plan", "model.plan.json", "model.blob", "model.blob.json", ".making",
+        ):  # fmt: skip
             (folder / name).write_text(name)
         assert model_digest(folder) == before
 
@@ -98,8 +103,17 @@ class TestModelDigest:
 
 
 @pytest.mark.parametrize(
-    ("maximum", "preferred", "named"), [(0, 1, "--max-batch"), (8, 9, "--preferred"), (8, 0, "--preferred")]
+    ("limits", "named"),
+    [
+        ({"maximum": 0, "preferred": (1,)}, "--max-batch"),
+        ({"preferred": (9,)}, "--preferred-batch: 9 is not within 1 and 8"),
+        ({"preferred": (4, 0)}, "--preferred-batch"),
+        ({"preferred": (4, 4)}, "--preferred-batch"),
+        ({"preferred": ()}, "--preferred-batch"),
+        ({"level": 6}, "--level: 6 is not within 0 and 5"),
+        ({"workspace": -1}, "--workspace"),
+    ],
 )
-def test_impossible_batch_sizes_are_named(maximum: int, preferred: int, named: str) -> None:
+def test_impossible_limits_are_named(limits: dict[str, Any], named: str) -> None:
     with pytest.raises(BadInput, match=named):
-        Limits("fp16", maximum, preferred)
+        Limits("fp16", **{"maximum": 8, "preferred": (8,), **limits})

@@ -144,10 +144,15 @@ def _to_int8(graph: Graph, source: Bundle, recipe: Recipe, step: Steps) -> dict[
     pixels = pixels_of(recipe.calibration, source.input.shape, recipe.pictures)
     model = graph.finished().SerializeToString()
 
+    began = False
+
     def advance(done: int) -> None:
+        nonlocal began
+        if not began:
+            step(f"calibrating on {len(pixels)} pictures" + (f" ({done} of them before)" if done else ""))
+            began = True
         step.update(f"calibrating: {done} of {len(pixels)} pictures")
 
-    step(f"calibrating on {len(pixels)} pictures")
     found = histograms(model, placement.tensors, pixels, PIXELS[source.input.data_type], advance)
     kept = ranges(found, recipe.method, recipe.percentile)
     insert(graph, placement, kept, half=recipe.rest == "fp16")

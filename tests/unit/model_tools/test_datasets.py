@@ -1,4 +1,4 @@
-"""Every kind of source gives the same pixels for the same picture, and names the picture that it can't use."""
+"""Every kind of source gives the same pixels for the same picture, and names one that it can't use."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def test_folders_records_and_arrays_give_the_same(classes: Path, tmp_path: Path)
 
 
 def test_records_are_those_that_tensorflow_writes(tmp_path: Path) -> None:
-    """The message's bytes, written out: features { feature { key: "label" value { int64_list { value: 7 } } } }."""
-    body = bytes.fromhex("0a10 0a0e 0a056c6162656c 1205 1a03 0a0107".replace(" ", ""))
+    """In protobuf's text: features { feature { key: "label" value { int64_list { value: 7 } } } }."""
+    body = bytes.fromhex("0a100a0e0a056c6162656c12051a030a0107")
     assert datasets._features(body, "r", "--dataset") == {"label": 7}
 
 
@@ -105,7 +105,7 @@ def test_digits_are_all_there_with_their_labels() -> None:
 
 
 class TestPreparation:
-    """A picture that calibration, evaluation, warm-up or the load test prepared otherwise would be a mismatch."""
+    """A picture that calibration, evaluation, warm-up or load test prepared otherwise would mismatch."""
 
     def test_everything_goes_through_one_function(
         self, classes: Path, monkeypatch: pytest.MonkeyPatch

@@ -164,6 +164,7 @@ def _arrays(
     file: Path, shape: tuple[int, ...], limit: int | None, option: str
 ) -> Iterator[tuple[Any, int | None]]:
     import zipfile
+    import zlib
 
     import numpy as np
 
@@ -174,7 +175,7 @@ def _arrays(
             labels = arrays["labels"] if "labels" in names else None
     except KeyError as error:
         raise BadInput(f"{option}: {file}: holds {', '.join(names) or 'nothing'}, and no `images`") from error
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise BadInput(f"{option}: {file}: is no readable .npz file ({error})") from error
     if images.dtype != np.uint8:
         raise BadInput(

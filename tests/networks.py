@@ -33,14 +33,15 @@ class Builder:
         return name
 
     def conv(
-        self, tensor: str, given: int, made: int, kernel: int = 1, stride: int = 1, group: int = 1
+        self, tensor: str, given: int, made: int, kernel: int = 1, stride: int = 1, gain: float = 1.0
     ) -> str:
-        shape = (made, given // group, kernel, kernel)
-        weights = self.random.normal(size=shape) * (2 / (given // group * kernel**2)) ** 0.5
+        weights = (
+            self.random.normal(size=(made, given, kernel, kernel)) * gain * (2 / (given * kernel**2)) ** 0.5
+        )
         bias = self.random.normal(size=made) * 0.1
         return self.node(
             "Conv", tensor, self.constant(weights), self.constant(bias), kernel_shape=[kernel] * 2,
-            strides=[stride] * 2, pads=[kernel // 2] * 4, group=group,
+            strides=[stride] * 2, pads=[kernel // 2] * 4,
         )  # fmt: skip
 
     def pixels(self) -> str:
@@ -55,11 +56,11 @@ class Builder:
                          perm=[0, 3, 1, 2])  # fmt: skip
 
     def block(self, tensor: str, given: int, made: int, stride: int = 1) -> str:
-        """A bottleneck block; the skip has a convolution where the shape changes."""
+        """A bottleneck block, close to its skip, which has a convolution where the shape changes."""
         skip = tensor if given == made and stride == 1 else self.conv(tensor, given, made, stride=stride)
         inner = self.node("Relu", self.conv(tensor, given, made // 2, stride=stride))
         inner = self.node("Relu", self.conv(inner, made // 2, made // 2, 3))
-        return self.node("Relu", self.node("Add", skip, self.conv(inner, made // 2, made)))
+        return self.node("Relu", self.node("Add", skip, self.conv(inner, made // 2, made, gain=0.3)))
 
     def model(self, output: str, classes: int, side: int = SIDE) -> Any:
         """The model from `image` uint8 [N, side, side, 3] to `probabilities` [N, classes]."""
@@ -78,15 +79,18 @@ class Builder:
         return model
 
 
-def residual(seed: int = 0, classes: int = 10) -> Any:
-    """ResNet-50 in small: every kind of node and of block that it has."""
+def residual(seed: int = 0, width: int = 16, classes: int = 10) -> Any:
+    """ResNet-50 in small: every kind of node and of block that it has.
+
+    Of `width` 64, its random features tell digits apart.
+    """
     build = Builder(seed)
-    tensor = build.node("Relu", build.conv(build.pixels(), 3, 16, 3, 2))
+    tensor = build.node("Relu", build.conv(build.pixels(), 3, width, 3, 2))
     pads = build.constant([0, 0, 1, 1, 0, 0, 1, 1], "int64")
     tensor = build.node("MaxPool", build.node("Pad", tensor, pads), kernel_shape=[3, 3], strides=[2, 2])
-    for given, made, stride in ((16, 32, 1), (32, 32, 1), (32, 64, 2), (64, 64, 1)):
-        tensor = build.block(tensor, given, made, stride)
+    for given, made, stride in ((1, 2, 1), (2, 2, 1), (2, 4, 2), (4, 4, 1)):
+        tensor = build.block(tensor, given * width, made * width, stride)
     tensor = build.node("Squeeze", build.node("GlobalAveragePool", tensor), build.constant([2, 3], "int64"))
-    weights = build.constant(build.random.normal(size=(64, classes)))
+    weights = build.constant(build.random.normal(size=(4 * width, classes)) / width**0.5)
     bias = build.constant(build.random.normal(size=classes))
     return build.model(build.node("Add", build.node("MatMul", tensor, weights), bias), classes)

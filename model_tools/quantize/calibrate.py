@@ -8,6 +8,8 @@ methods read the same histograms; going from one to another costs nothing.
 from __future__ import annotations
 
 import hashlib
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,7 +87,7 @@ def _resumed(state: Path, tensors: tuple[str, ...]) -> Histograms:
     """The state that an earlier run left, or an empty one; a damaged one counts as none."""
     try:
         found = Histograms.load(state)
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return Histograms.empty(tensors)
     return found if found.tensors == tensors else Histograms.empty(tensors)
 

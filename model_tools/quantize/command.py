@@ -32,10 +32,11 @@ class Recipe:
 
     precision: str
     calibration: str | None = None
-    method: str = "entropy"
+    method: str = "percentile"
     percentile: float = PERCENTILE
     pictures: int = 500
     rest: str = "fp16"
+    correct_biases: bool = True
     excluded: tuple[str, ...] = ()
 
 
@@ -46,7 +47,7 @@ class Recipe:
 @click.option("--calibration", metavar="PATH|photographs|digits",
               help="Pictures like those that will be served: a folder (with or without folders of classes), "
               ".npz or TFRecord file; or what dependencies carry. INT8 needs them.")  # fmt: skip
-@click.option("--method", default="entropy", show_default=True, type=click.Choice(METHODS),
+@click.option("--method", default="percentile", show_default=True, type=click.Choice(METHODS),
               help="Values to keep: all, a percentile, or those that keep most information.")  # fmt: skip
 @click.option("--percentile", default=PERCENTILE, show_default=True, metavar="PERCENT",
               type=click.FloatRange(50, 100, min_open=True), help="Share of values to keep.")  # fmt: skip
@@ -55,19 +56,21 @@ class Recipe:
 @click.option("--rest", default="fp16", show_default=True, type=click.Choice(["fp16", "fp32"]),
               help="What is not INT8. fp16 is what GPUs are fast in, and needs ONNX opset 19, which TensorRT "
               "8 does not read.")  # fmt: skip
+@click.option("--bias-correction/--no-bias-correction", "correct_biases", default=True, show_default=True,
+              help="Let biases make up for what quantizing shifts in the mean.")  # fmt: skip
 @click.option("--exclude", "excluded", multiple=True, metavar="NODE",
               help="Name or operator of nodes that are not to be INT8; may be given again.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
 def command(
     folder: Path, output: Path, precision: str, calibration: str | None, method: str, percentile: float,
-    pictures: int, rest: str, excluded: tuple[str, ...], as_json: bool,
+    pictures: int, rest: str, correct_biases: bool, excluded: tuple[str, ...], as_json: bool,
 ) -> None:  # fmt: skip
     """Quantize the model of MODEL_DIR into the model directory DEST.
 
     Input and output stay what they are. The calibration is kept in the cache: the same model and pictures
     cost it once, for all methods, and an interrupted run goes on where it was.
     """
-    recipe = Recipe(precision, calibration, method, percentile, pictures, rest, excluded)
+    recipe = Recipe(precision, calibration, method, percentile, pictures, rest, correct_biases, excluded)
     report = quantize(folder, output, recipe)
     if as_json:
         click.echo(json.dumps(report, indent=2))
@@ -133,6 +136,8 @@ def quantize(folder: Path, output: Path, recipe: Recipe) -> dict[str, Any]:
 
 def _to_int8(graph: Graph, source: Bundle, recipe: Recipe, step: Steps) -> dict[str, Any]:
     """Puts Q/DQ pairs into the graph; what was done, with the ranges by tensor."""
+    from model_tools.datasets import spread
+    from model_tools.quantize import bias
     from model_tools.quantize.calibrate import digest_of, histograms, pixels_of
     from model_tools.quantize.methods import ranges
     from model_tools.quantize.placement import place
@@ -144,13 +149,29 @@ def _to_int8(graph: Graph, source: Bundle, recipe: Recipe, step: Steps) -> dict[
     pixels = pixels_of(recipe.calibration, source.input.shape, recipe.pictures)
     model = graph.finished().SerializeToString()
 
+    began = False
+
     def advance(done: int) -> None:
+        nonlocal began
+        if not began:
+            step(f"calibrating on {len(pixels)} pictures" + (f" ({done} of them before)" if done else ""))
+            began = True
         step.update(f"calibrating: {done} of {len(pixels)} pictures")
 
-    step(f"calibrating on {len(pixels)} pictures")
     found = histograms(model, placement.tensors, pixels, PIXELS[source.input.data_type], advance)
     kept = ranges(found, recipe.method, recipe.percentile)
+    part = pixels[spread(len(pixels), bias.PICTURES)]
+    given = PIXELS[source.input.data_type]
+    expected = []
+    if recipe.correct_biases:
+        step("measuring the mean of each channel")
+        expected = bias.means(graph, part, given)
     insert(graph, placement, kept, half=recipe.rest == "fp16")
+    if recipe.correct_biases:
+        step(f"correcting the biases of {len(expected)} layers")
+        bias.correct(
+            graph, expected, part, given, lambda done: step.update(f"correcting biases: layer {done}")
+        )
     done = {
         "method": recipe.method,
         "rest": recipe.rest,
@@ -158,6 +179,7 @@ def _to_int8(graph: Graph, source: Bundle, recipe: Recipe, step: Steps) -> dict[
         "pictures": len(pixels),
         "tensors": len(placement.tensors),
         "layers": len(placement.weighted),
+        "bias_correction": recipe.correct_biases,
         "excluded": list(recipe.excluded),
         "ranges": kept,
     }

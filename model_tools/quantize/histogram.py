@@ -89,7 +89,7 @@ class Histograms:
 
     @classmethod
     def load(cls, file: Path) -> Histograms:
-        """Raises OSError, ValueError or KeyError for a file that is not such a state."""
+        """Raises OSError, ValueError, KeyError or a zip's errors for what is no such state."""
         import numpy as np
 
         with np.load(file) as state:

@@ -8,33 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model_tools import export as exporting
 from model_tools.bundle import Bundle
 from model_tools.console import BadInput, CheckFailed
 from model_tools.export import difference, export
-from model_tools.pictures import pictures
-
-
-@pytest.fixture(scope="module")
-def keras() -> Any:
-    exporting._quiet_tensorflow()
-    import keras
-
-    return keras
-
-
-@pytest.fixture(scope="module")
-def mobilenet(keras: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MobileNetV2 as a .keras file, with statistics of real pictures so that its answers differ."""
-    keras.utils.set_random_seed(1)
-    model = keras.applications.MobileNetV2((96, 96, 3), alpha=0.35, weights=None, classes=10)
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = 0.0
-    model(pictures(16, 96, 96).astype(np.float32) / 127.5 - 1, training=True)
-    path = tmp_path_factory.mktemp("models") / "mobilenet.keras"
-    model.save(path)
-    return path
 
 
 @pytest.fixture(scope="module")

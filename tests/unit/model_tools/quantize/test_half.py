@@ -1,4 +1,4 @@
-"""The FP16 graph is typed throughout, takes and gives what the FP32 one does, and says what it could not hold."""
+"""The FP16 graph is typed throughout, keeps input and output, and says what it could not hold."""
 
 from __future__ import annotations
 

@@ -5,6 +5,8 @@ SHELL := /bin/bash
 
 VENV := .venv
 BIN := $(VENV)/bin
+# One more than processors: tests with servers wait for most of their time.
+TEST_PROCESSES := $(shell expr $$(nproc) + 1)
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header
 
 ##@ Use
@@ -13,8 +15,7 @@ demo: env ## Cluster (unless KUBECONFIG is set), images, model, install, load, S
 	@$(BIN)/python -m demo
 
 test: env ## Unit, chart and integration tests: no root and no cluster needed
-	@$(BIN)/python -m pytest --numprocesses auto tests/unit tests/chart $(PYTEST_ARGS)
-	@$(BIN)/python -m pytest tests/integration $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile tests/integration tests/chart tests/unit $(PYTEST_ARGS)
 
 test-e2e: env ## End-to-end tests on $KUBECONFIG, or on the embedded cluster
 	@$(BIN)/python -m demo --test-e2e

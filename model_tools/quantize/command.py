@@ -103,6 +103,7 @@ def quantize(folder: Path, output: Path, recipe: Recipe) -> dict[str, Any]:
     with written_aside(output) as aside, steps() as step:
         step("simplifying the graph")
         graph = Graph.load(source.model)
+        _check_shape(graph, source)
         simplify(graph)
         report: dict[str, Any] = {"precision": recipe.precision, "source": _digest(source)}
         files = []
@@ -192,6 +193,20 @@ def _libraries() -> None:
         import onnxruntime  # noqa: F401
     except ImportError as error:
         raise BadInput(f"quantizing needs {error.name}: pip install 'inference-system[quantize]'") from error
+
+
+def _check_shape(graph: Graph, source: Bundle) -> None:
+    """Raises BadInput for a model that takes other pictures than model.json says, or one batch size alone."""
+    given = graph.model.graph.input
+    sizes = [
+        size.dim_value if size.HasField("dim_value") else None for size in given[0].type.tensor_type.shape.dim
+    ]
+    if len(given) != 1 or len(sizes) != 4 or sizes[0] is not None or tuple(sizes[1:]) != source.input.shape:
+        shown = ", ".join("?" if size is None else str(size) for size in sizes)
+        raise BadInput(
+            f"{source.model}: takes [{shown}], and has to take [?, {', '.join(map(str, source.input.shape))}]:"
+            " any batch, pictures of one size"
+        )
 
 
 def _digest(source: Bundle) -> str:

@@ -27,7 +27,7 @@ from model_tools.quantize.placement import place
 PICTURES = 600  # of the digits, where all would take a while
 # Least top-1 of FP32 and largest drop of INT8. Random features tell digits apart by little differences, of
 # which INT8 leaves less than of a trained model's; what counts here is that a mistake costs far more.
-MODELS = {"small": (90, 3.5), "mobilenet": (80, 5.0)}
+MODELS = {"small": (90, 3.5), "mobilenet": (60, 6.0)}
 
 
 def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -250,6 +250,25 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     ):
         assert message in refused(*arguments)
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("dimension", "value", "shown"), [(0, 1, r"[1, 32, 32, 3]"), (1, None, r"[?, ?, 32, 3]")]
+)
+def test_a_model_of_one_batch_size_or_of_any_picture_size_is_refused(
+    small: Path, tmp_path: Path, dimension: int, value: int | None, shown: str
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    model = onnx.load(str(small / "model.onnx"))
+    size = model.graph.input[0].type.tensor_type.shape.dim[dimension]
+    size.ClearField("dim_param" if value else "dim_value")
+    if value:
+        size.dim_value = value
+    onnx.save(model, folder / "model.onnx")
+    bundles.write(folder, Bundle.load(small).metadata, *Bundle.load(small).reference())
+    line = refused("quantize", folder, tmp_path / "out", "--precision", "fp16")
+    assert f"takes {shown}, and has to take [?, 32, 32, 3]" in line
 
 
 def test_labels_of_a_data_set_are_the_models_own_classes(small: Path, tmp_path: Path) -> None:

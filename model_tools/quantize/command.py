@@ -203,9 +203,9 @@ def _check_shape(graph: Graph, source: Bundle) -> None:
     ]
     if len(given) != 1 or len(sizes) != 4 or sizes[0] is not None or tuple(sizes[1:]) != source.input.shape:
         shown = ", ".join("?" if size is None else str(size) for size in sizes)
+        wanted = ", ".join(map(str, source.input.shape))
         raise BadInput(
-            f"{source.model}: takes [{shown}], and has to take [?, {', '.join(map(str, source.input.shape))}]:"
-            " any batch, pictures of one size"
+            f"{source.model}: takes [{shown}], and has to take [?, {wanted}]: any batch, pictures of one size"
         )
 
 

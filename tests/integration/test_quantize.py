@@ -19,7 +19,6 @@ from networks import SIDE, residual
 from model_tools import bundle as bundles
 from model_tools.bundle import Bundle
 from model_tools.evaluate import verdict
-from model_tools.export import export
 from model_tools.quantize.graph import Graph, simplify
 from model_tools.quantize.histogram import Histograms
 from model_tools.quantize.placement import place
@@ -27,7 +26,7 @@ from model_tools.quantize.placement import place
 PICTURES = 600  # of the digits, where all would take a while
 # Least top-1 of FP32 and largest drop of INT8. Random features tell digits apart by little differences, of
 # which INT8 leaves less than of a trained model's; what counts here is that a mistake costs far more.
-MODELS = {"small": (90, 3.5), "mobilenet": (60, 6.0)}
+MODELS = {"small": (90, 3.5)}
 
 
 def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -74,13 +73,6 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", name="mobilenet_model")
-def exported_mobilenet(mobilenet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "mobilenet"
-    export(folder, model=str(mobilenet), preprocessing="tf")
-    return folder
-
-
 @pytest.fixture(scope="module")
 def quantized(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -89,7 +81,7 @@ def quantized(
     made = {}
     folder = tmp_path_factory.mktemp("quantized")
     for model in MODELS:
-        source = request.getfixturevalue("small" if model == "small" else "mobilenet_model")
+        source = request.getfixturevalue(model)
         for precision in ("fp16", "int8"):
             target = folder / f"{model}-{precision}"
             calibration = ["--calibration", "digits", "--pictures", 128] if precision == "int8" else []

@@ -41,7 +41,7 @@ def main() -> None:
         repository = Path(folder) / "repository"
         write_repository(Bundle.load(cached_resnet50()), config, repository)
         version = repository / config.name / str(config.version)
-        limits = Limits(config.precision, config.batching.max_size, config.batching.max_size)
+        limits = Limits(config.precision, config.batching.max_size, (config.batching.max_size,))
         builder("openvino").build(version / "model.onnx", limits, Path(folder) / "engine")
         taken: dict[str, list[float]] = {"compiled": [], "engine loaded": []}
         for _ in range(rounds):

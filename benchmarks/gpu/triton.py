@@ -72,7 +72,7 @@ def serving(arguments: argparse.Namespace, instances: int, log: Path) -> Iterato
         "LD_LIBRARY_PATH": ":".join(str(folder) for folder in folders if str(folder)),
         "PYTHONHOME": libpython.home,
         # Not this process's: the backend's Python would take the packages of a virtual environment in it.
-        "PATH": "/usr/bin:/bin",
+        "PATH": f"{libpython.home}/bin:/usr/bin:/bin",
     }
     with tempfile.TemporaryDirectory() as folder, log.open("a") as lines:
         model = Path(folder) / "resnet50"

@@ -36,6 +36,9 @@ import triton_python_backend_utils as pb_utils
 _PLACES = 2  # batches that are under way
 _FEW = 4  # requests that are answered one by one
 _GRAPHS = 64  # batch sizes that have one
+_SHARED = (
+    "_backend_shm_region_"  # in the name of the memory that Triton shares; the backend's comes before it
+)
 _FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
 
@@ -327,7 +330,7 @@ class _SharedMemory:
 
     def _pin(self) -> None:
         for line in Path("/proc/self/maps").read_text().splitlines():
-            if "triton_python_backend_shm" not in line:
+            if _SHARED not in line:
                 continue
             start, end = (int(number, 16) for number in line.split()[0].split("-"))
             if (start, end) in self._pinned or (start, end) in self._refused:

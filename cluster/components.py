@@ -102,8 +102,9 @@ PROMETHEUS = Component(
     {"prometheus": "github.com/prometheus/prometheus/cmd/prometheus"},
     tags="remove_all_sd,enable_kubernetes_sd",
 )
+KUBE_STATE_METRICS = Component("kube-state-metrics", {"kube-state-metrics": "k8s.io/kube-state-metrics/v2"})
 # What every cluster is made of.
-ALL = (PAUSE, ETCD, KUBERNETES, COREDNS, PROMETHEUS_OPERATOR, PROMETHEUS)
+ALL = (PAUSE, ETCD, KUBERNETES, COREDNS, PROMETHEUS_OPERATOR, PROMETHEUS, KUBE_STATE_METRICS)
 # What `cluster add` puts into one: dear to build, and most uses of a cluster don't need it.
 KEDA = Component(
     "keda",

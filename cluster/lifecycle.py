@@ -251,9 +251,7 @@ def _join(workers: list[Node], steps: Steps) -> None:
 def _add_ons(operator: Path, tag: str, steps: Steps) -> None:
     with steps.step("prometheus-operator and Prometheus"):
         control.kubectl("scale", "deployment/coredns", "--namespace=kube-system", "--replicas=1")
-        monitoring.install(
-            operator, images.reference("prometheus-operator", tag), images.reference("prometheus", tag)
-        )
+        monitoring.install(operator, partial(images.reference, tag=tag))
         volumes.install()
 
 

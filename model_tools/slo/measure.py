@@ -10,23 +10,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model_tools.console import BadInput
+from model_tools.slo.objectives import server_percentile
 from model_tools.slo.prometheus import NoData, Prometheus, Series
 
 if TYPE_CHECKING:
     from model_tools.kube import Release
 
 DURATION = "loadtest_request_duration_seconds"
+SERVER_DURATION = "inference_server_duration_seconds"
 SUCCESS, FAILURE = "nv_inference_request_success", "nv_inference_request_failure"
 PATIENCE = 60.0  # seconds to wait until Prometheus has seen the end of the window
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the numbers are: label selectors without braces, and the scrape interval in seconds."""
+    """Where the numbers are: label selectors without braces, and the scrape interval in seconds.
+
+    percentile: the fraction of the requests that slo.latency.server is about, None where nothing measures it.
+    """
 
     server: str
     client: str
     interval: float
+    percentile: float | None = None
 
     @classmethod
     def of(cls, release: Release) -> Source:
@@ -35,6 +41,7 @@ class Source:
             server=f'namespace="{release.namespace}",pod=~"{name}-triton-.+",model="{values["model"]["name"]}"',
             client=f'namespace="{release.namespace}",pod=~"{name}-loadtest-worker-.+"',
             interval=seconds(values["monitoring"]["podMonitor"].get("interval") or "15s"),
+            percentile=server_percentile(values),
         )
 
 
@@ -102,6 +109,7 @@ def measure(
     values = {
         "availability": _availability(of_server(server.availability), client["availability"]),
         **{f"latency.client.{name}": client[name] for name in percentiles},
+        **({"latency.server": _tried(lambda: server.latency(patience))} if source.percentile else {}),
         "queueTime": of_server(server.queue_time),
         "throughput": client["throughput"],
         "batchSize": of_server(server.batch_size),
@@ -121,15 +129,23 @@ class _Server:
         refused = self._increase(FAILURE, 'reason!="CANCELED"')
         return self._ratio(answered, f"({answered} + {refused})")
 
+    def latency(self, patience: float) -> float:
+        # Of a container of its own, which may have ended when Triton has not.
+        count = f'{SERVER_DURATION}_count{{{self._source.server},phase="request"}}'
+        self._prometheus.wait_until_scraped(count, self._end, patience)
+        buckets = self._increase(f"{SERVER_DURATION}_bucket", 'phase="request"', "by (le) ")
+        quantile = f"histogram_quantile({self._source.percentile:g}, {buckets})"
+        return self._prometheus.value(quantile, self._end)
+
     def queue_time(self) -> float:
         return self._ratio(self._increase("nv_inference_queue_duration_us"), self._increase(SUCCESS)) / 1e6
 
     def batch_size(self) -> float:
         return self._ratio(self._increase("nv_inference_count"), self._increase("nv_inference_exec_count"))
 
-    def _increase(self, metric: str, extra: str = "") -> str:
+    def _increase(self, metric: str, extra: str = "", by: str = "") -> str:
         labels = ",".join(part for part in (self._source.server, extra) if part)
-        return f"sum(increase({metric}{{{labels}}}{self._window}))"
+        return f"sum {by}(increase({metric}{{{labels}}}{self._window}))"
 
     def _ratio(self, above: str, below: str) -> float:
         return self._prometheus.value(f"{above} / {below}", self._end)

@@ -42,12 +42,24 @@ def objectives(values: Mapping[str, Any]) -> list[Objective]:
             Objective(f"latency.client.{name}", f"Latency at the client, {name}", value, "seconds", False)
             for name, value in sorted(latencies.items(), key=lambda item: float(item[0][1:]))
         ),
+        *_server_latency(values, slo),
         Objective("queueTime", "Wait in Triton's queue, mean", _number(slo, "queueTime"), "seconds", False),
         Objective("throughput", "Throughput", _number(slo, "throughput"), "per_second", True),
         Objective(
             "batchSize", "Batch that Triton executes, mean", _number(slo, "batchSize"), "requests", True
         ),
     ]
+
+
+def server_percentile(values: Mapping[str, Any]) -> float | None:
+    """The fraction of the requests that slo.latency.server is about; None where nothing measures it.
+
+    Raises BadInput where it is measured and the fraction is missing.
+    """
+    if not values.get("monitoring", {}).get("serverLatency", {}).get("enabled"):
+        return None
+    block = _number_block(values.get("slo", {}), "latency", "server", names=r"percentile|threshold")
+    return _number(block, "percentile", ("latency", "server"))
 
 
 def with_overrides(found: list[Objective], overrides: list[str]) -> list[Objective]:
@@ -79,14 +91,23 @@ def human(value: float, unit: Unit) -> str:
     return f"{value:.3g}"
 
 
-def _number_block(slo: Mapping[str, Any], *path: str) -> dict[str, float]:
+def _server_latency(values: Mapping[str, Any], slo: Mapping[str, Any]) -> list[Objective]:
+    percentile = server_percentile(values)
+    if percentile is None:
+        return []
+    threshold = _number(slo["latency"]["server"], "threshold", ("latency", "server"))
+    title = f"Latency at the server, p{percentile * 100:g}"
+    return [Objective("latency.server", title, threshold, "seconds", False)]
+
+
+def _number_block(slo: Mapping[str, Any], *path: str, names: str = r"p\d{1,2}(\.\d+)?") -> dict[str, float]:
     block: Any = slo
     for key in path:
         block = block.get(key) if isinstance(block, Mapping) else None
     if not isinstance(block, Mapping) or not block:
         raise BadInput(f"the release's values have no slo.{'.'.join(path)}")
     for name in block:
-        if not re.fullmatch(r"p\d{1,2}(\.\d+)?", name):
+        if not re.fullmatch(names, name):
             raise BadInput(f"slo.{'.'.join(path)}.{name} is no percentile such as p99")
     return {name: _number(block, name, path) for name in block}
 

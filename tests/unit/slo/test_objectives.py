@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[3]
 VALUES: dict[str, Any] = yaml.safe_load((ROOT / "charts/inference-system/values.yaml").read_text())
 GOOD = {
     "availability": 0.9995,
+    "latency.server": 0.12,
     "latency.client.p50": 0.03,
     "latency.client.p95": 0.08,
     "latency.client.p99": 0.15,
@@ -27,6 +28,11 @@ GOOD = {
     "throughput": 500.0,
     "batchSize": 8.0,
 }
+
+
+def setting(name: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """The chart's objectives with one block changed."""
+    return {**VALUES["slo"], name: {**VALUES["slo"][name], **changes}}
 
 
 def measurement(**changes: float | None) -> Measurement:
@@ -50,13 +56,14 @@ def test_the_charts_defaults_state_every_objective() -> None:
 def test_objectives_that_are_kept_are_met() -> None:
     verdicts = judge(objectives(VALUES), measurement())
     assert all(verdict.met for verdict in verdicts)
-    assert summary(verdicts) == "All 7 objectives met"
+    assert summary(verdicts) == "All 8 objectives met"
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("availability", 0.99),
+        ("latency.server", 0.16),
         ("latency.client.p50", 0.06),
         ("latency.client.p95", 0.2),
         ("latency.client.p99", 0.21),
@@ -72,7 +79,7 @@ def test_each_objective_is_missed_alone_when_broken_or_not_measured(name: str, v
     assert [verdict.objective.name for verdict in missed] == [name]
     assert name in missed[0].sentence
     assert ("no data" in missed[0].sentence) == (value is None)
-    assert summary(verdicts) == "1 of 7 objectives missed"
+    assert summary(verdicts) == "1 of 8 objectives missed"
 
 
 def test_an_objective_that_nothing_measures_is_missed() -> None:
@@ -104,11 +111,21 @@ def test_an_override_that_can_not_be_is_named(override: str, named: str) -> None
         ({**VALUES["slo"], "queueTime": "1s"}, r"slo\.queueTime"),
         ({**VALUES["slo"], "latency": {}}, r"slo\.latency\.client"),
         ({**VALUES["slo"], "latency": {"client": {"max": 1}}}, r"slo\.latency\.client\.max"),
+        (setting("latency", {"server": {"p99": 1}}), r"slo\.latency\.server\.p99"),
+        (setting("latency", {"server": {"percentile": 0.99}}), r"slo\.latency\.server\.threshold"),
+        (setting("latency", {"server": {"threshold": 0.99}}), r"slo\.latency\.server\.percentile"),
     ],
 )
 def test_values_without_an_objective_are_named(slo: Any, named: str) -> None:
     with pytest.raises(BadInput, match=named):
-        objectives({"slo": slo})
+        objectives({**VALUES, "slo": slo})
+
+
+def test_server_latency_is_an_objective_only_where_something_measures_it() -> None:
+    without = {**VALUES, "monitoring": {"serverLatency": {"enabled": False}}}
+    assert {o.name for o in objectives(VALUES)} - {o.name for o in objectives(without)} == {"latency.server"}
+    before = {**VALUES, "monitoring": {}}  # of a release of an earlier chart
+    assert objectives(before) == objectives(without)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +202,7 @@ def test_a_report_is_one_page_that_needs_nothing_else(tmp_path: Path) -> None:
         tmp_path / "report", judge(objectives(VALUES), found), found, {"Model": "<b>&"}, "r in namespace n"
     )
     html = page.read_text()
-    assert "1 of 7 objectives missed" in html
+    assert "1 of 8 objectives missed" in html
     assert html.count("<svg") == 3, "throughput, batch size, time in the server; no client latency to plot"
     assert "&lt;b&gt;&amp;" in html
     assert "no data for a &lt; b" in html

@@ -1,0 +1,86 @@
+"""Prometheus's own tool on the chart's rules: are they valid, and which alerts do given samples fire?"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from .render import Manifest, render_chart
+
+Group = dict[str, Any]
+
+
+def groups(*values: dict[str, Any] | Path, name: str = "inference-system") -> list[Group]:
+    """Every rule group that the chart renders with these values."""
+    return [group for rules in objects(*values, name=name) for group in rules["spec"]["groups"]]
+
+
+def objects(*values: dict[str, Any] | Path, name: str = "inference-system") -> list[Manifest]:
+    return [each for each in render_chart(*values, name=name) if each["kind"] == "PrometheusRule"]
+
+
+def rules(*values: dict[str, Any] | Path) -> list[dict[str, Any]]:
+    return [rule for group in groups(*values) for rule in group["rules"]]
+
+
+def checked(found: Iterable[Group], folder: Path) -> None:
+    """Fails where Prometheus would refuse the groups."""
+    file = _write(folder / "rules.yaml", {"groups": list(found)})
+    _run("check", "rules", file, folder)
+
+
+def fired(
+    found: Sequence[Group],
+    series: Mapping[str, str],
+    expected: Mapping[str, set[str]],
+    folder: Path,
+    interval: str = "1m",
+    only: str = "",
+) -> None:
+    """Fails unless exactly these alerts fire: by time after the first sample, the names of those that do.
+
+    series: samples in promtool's notation by series, one an interval. only: labels of the alerts to look at.
+    """
+    _write(folder / "rules.yaml", {"groups": list(found)})
+    asked = [
+        {
+            "expr": f'group by (alertname) (ALERTS{{alertstate="firing",{only}}})',
+            "eval_time": when,
+            "exp_samples": [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in sorted(names)],
+        }
+        for when, names in expected.items()
+    ]
+    test = {
+        "interval": interval,
+        "input_series": [{"series": name, "values": samples} for name, samples in series.items()],
+        "promql_expr_test": asked,
+    }
+    # What is recorded first, then what reads it: in a server the order is any, and it costs an interval.
+    names = sorted((group["name"] for group in found), key=lambda name: "-alerts-" in name)
+    file = {
+        "rule_files": ["rules.yaml"],
+        "evaluation_interval": interval,
+        "group_eval_order": names,
+        "tests": [test],
+    }
+    _run("test", "rules", _write(folder / "test.yaml", file), folder)
+
+
+def _write(file: Path, content: Any) -> Path:
+    file.write_text(yaml.safe_dump(content))
+    return file
+
+
+def _run(verb: str, what: str, file: Path, folder: Path) -> None:
+    promtool = shutil.which("promtool")
+    if not promtool:
+        pytest.skip("promtool is not installed (Debian: package prometheus)")
+    command = [promtool, verb, what, file.name]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr

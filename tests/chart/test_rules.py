@@ -72,7 +72,7 @@ RATIOS = [f"inference:slo_errors:ratio_rate{window} latency" for window in ("5m"
         (
             "slo.window",
             "28d",
-            [ff"{BUDGET} {slo}" for slo in ("availability", "latency")]
+            [f"{BUDGET} {slo}" for slo in ("availability", "latency")]
             + [alert.format(slo) for slo in ("availability", "latency") for alert in BURN],
         ),
     ],
@@ -85,9 +85,7 @@ def test_one_number_changes_what_follows_from_it_and_nothing_else(
 
 def test_the_suite_judges_by_the_objectives_that_the_rules_record() -> None:
     recorded = {
-        rule["labels"]["objective"]: rule["expr"]
-        for rule in rules()
-        if rule.get("record") == OBJECTIVE
+        rule["labels"]["objective"]: rule["expr"] for rule in rules() if rule.get("record") == OBJECTIVE
     }
     percentile = recorded.pop("latency.server.percentile")
     assert percentile == f"vector({VALUES['slo']['latency']['server']['percentile']})"
@@ -97,7 +95,8 @@ def test_the_suite_judges_by_the_objectives_that_the_rules_record() -> None:
 
 
 @pytest.mark.parametrize(
-    ("window", "factors"), [("30d", [14.4, 6, 3, 1]), ("4w", [13.44, 5.6, 2.8, 0.933333]), ("7d", [3.36, 1.4, 0.7, 0.233333])]
+    ("window", "factors"),
+    [("30d", [14.4, 6, 3, 1]), ("4w", [13.44, 5.6, 2.8, 0.933333]), ("7d", [3.36, 1.4, 0.7, 0.233333])],
 )
 def test_burn_rates_spend_the_same_share_of_any_window(window: str, factors: list[float]) -> None:
     burn = [
@@ -109,9 +108,7 @@ def test_burn_rates_spend_the_same_share_of_any_window(window: str, factors: lis
 
 
 def test_every_alert_says_what_is_wrong_how_bad_it_is_and_where_to_read_on() -> None:
-    alerts = [
-        rule for rule in rules(AUTOSCALED) if "alert" in rule
-    ]
+    alerts = [rule for rule in rules(AUTOSCALED) if "alert" in rule]
     assert len({alert["alert"] for alert in alerts}) >= 19
     for alert in alerts:
         assert alert["labels"]["severity"] in ("critical", "warning")

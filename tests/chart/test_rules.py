@@ -130,7 +130,8 @@ def test_runbooks_are_where_the_values_say() -> None:
     assert all(re.fullmatch(r"https://wiki\.example/serving/Inference\w+\.md", url) for url in urls)
 
 
-# kube-state-metrics, which is of the whole cluster, and dcgm-exporter, whose labels are the scraper's to decide.
+# Or, by its pods, what kube-state-metrics says of the whole cluster, and dcgm-exporter under names that its
+# scraper decides about.
 OWN = re.compile(
     r'job="inference/inference-system-'
     r'|(exported_)?namespace="inference", '

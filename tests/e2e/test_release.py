@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import subprocess
@@ -19,6 +18,7 @@ import pytest
 from model_tools.kube import Release, service_session
 
 from .helm import Helm, kubectl, merged
+from .volumes import on_a_claim
 
 if TYPE_CHECKING:
     from pytest_helm_charts.clusters import Cluster
@@ -185,7 +185,7 @@ def test_a_corrupt_model_fails_within_a_bound_and_leaves_nothing(
     content = b"this is not a model"
     stated = hashlib.sha256(content if damage == "content" else b"what was uploaded").hexdigest()
     files = {"model.onnx": content, "SHA256SUMS": f"{stated}  model.onnx\n".encode()}
-    with on_a_claim(files, release) as claim, elsewhere.gone_afterwards(BROKEN):
+    with on_a_claim(files, release, BROKEN) as claim, elsewhere.gone_afterwards(BROKEN):
         source = {"type": "pvc", "pvc": {"claimName": claim}, "path": "/"}
         # A warm-up sample is asked for before anything else, and this folder has none.
         model = {"source": source, "warmup": {"enabled": False}}
@@ -199,88 +199,6 @@ def test_a_corrupt_model_fails_within_a_bound_and_leaves_nothing(
         assert any(named in line for line in logs), f"{named!r} is in no log: {done.stderr}"
         assert elsewhere.releases() == set()
         wait_until_nothing_is_left()
-
-
-@contextmanager
-def on_a_claim(files: dict[str, bytes], release: Release) -> Iterator[str]:
-    """Files on a volume that pods of the release can mount, by the name of its claim.
-
-    The volume is a folder of a node that runs one of the release's Triton pods: others may not take any.
-    """
-    name = "files-of-test"
-    selector = f"app.kubernetes.io/instance={release.name},app.kubernetes.io/component=triton"
-    pods = kubectl(
-        "get", "pods", "--selector", selector, "--field-selector", "status.phase=Running", "--output", "json",
-        namespace=release.namespace,
-    )  # fmt: skip
-    node = json.loads(pods.stdout)["items"][0]["spec"]["nodeName"]
-    hostname = {"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}
-    # A class that no provisioner has keeps a default one from making another volume.
-    claim = {"accessModes": ["ReadWriteOnce"], "storageClassName": name}
-    size = {"storage": "1Mi"}
-    image = release.values["tools"]["image"]
-    reference = f"{image['repository']}@{image['digest']}" if image.get("digest") else ""
-    writer = {
-        "restartPolicy": "Never",
-        "nodeName": node,
-        "containers": [
-            {
-                "name": "writer",
-                "image": reference or f"{image['repository']}:{image['tag']}",
-                "imagePullPolicy": image.get("pullPolicy", "IfNotPresent"),
-                "command": ["sh", "-c", "rm -rf /volume/* && cp -L /files/* /volume/"],
-                "securityContext": {"runAsUser": 0, "runAsNonRoot": False},
-                "volumeMounts": [
-                    {"name": "files", "mountPath": "/files"},
-                    {"name": "volume", "mountPath": "/volume"},
-                ],
-            }
-        ],
-        "volumes": [
-            {"name": "files", "configMap": {"name": name}},
-            {"name": "volume", "persistentVolumeClaim": {"claimName": name}},
-        ],
-    }
-    items = [
-        {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": name},
-            "binaryData": {key: base64.b64encode(content).decode() for key, content in files.items()},
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolume",
-            "metadata": {"name": f"{BROKEN}-{name}"},
-            "spec": {
-                **claim,
-                "capacity": size,
-                "persistentVolumeReclaimPolicy": "Retain",
-                "hostPath": {"path": f"/tmp/{BROKEN}-{name}", "type": "DirectoryOrCreate"},
-                "claimRef": {"name": name, "namespace": BROKEN},
-                "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [hostname]}]}},
-            },
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolumeClaim",
-            "metadata": {"name": name},
-            "spec": {**claim, "resources": {"requests": size}, "volumeName": f"{BROKEN}-{name}"},
-        },
-        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": writer},
-    ]
-    manifest = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
-    try:
-        applied = kubectl("apply", "--filename", "-", namespace=BROKEN, given=manifest)
-        assert applied.returncode == 0, applied.stderr
-        written = kubectl(
-            "wait", f"pod/{name}", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=90s",
-            namespace=BROKEN,
-        )  # fmt: skip
-        assert written.returncode == 0, written.stderr
-        yield name
-    finally:
-        kubectl("delete", "--ignore-not-found", "--filename", "-", namespace=BROKEN, given=manifest)
 
 
 @contextmanager

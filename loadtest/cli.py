@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import click
 
-from model_tools.console import BadInput, run
+from model_tools.console import BadInput, CheckFailed, run
 
 LOCUST = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
@@ -39,6 +39,9 @@ def cli() -> None:
 @click.option(
     "--json", "output", type=click.Path(dir_okay=False, path_type=Path), help="Write statistics here."
 )
+@click.option(
+    "--no-verdict", is_flag=True, help="Only measure: whether objectives are met is judged elsewhere."
+)
 def run_command(
     release: str | None,
     namespace: str,
@@ -46,11 +49,13 @@ def run_command(
     patience: float,
     replace: bool,
     output: Path | None,
+    no_verdict: bool,
     **overrides: Any,
 ) -> None:
-    """Loads a release as its values say, and prints the statistics.
+    """Loads a release as its values say, prints the statistics, and judges what its clients saw.
 
-    Every option but --release, --namespace and --json overrides one of the release's `loadtest` values.
+    Exit status 1: an objective of the release's `slo` values was missed. Options that are keys of its
+    `loadtest` values override them.
     """
     import requests
 
@@ -85,6 +90,13 @@ def run_command(
         write_json(output, result)
     table(result)
     warnings(result)
+    if release is not None and not no_verdict:
+        from model_tools.slo.release import judge_load
+
+        verdicts = judge_load(found.values, result)
+        if missed := [verdict.sentence for verdict in verdicts if not verdict.met]:
+            raise CheckFailed(f"{len(missed)} of {len(verdicts)} objectives missed: {'; '.join(missed)}")
+        print(f"All {len(verdicts)} objectives that clients see are met")
 
 
 @cli.command()

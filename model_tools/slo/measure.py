@@ -117,6 +117,13 @@ def measure(
     return Measurement(start, end, values, _series(prometheus, source, start, end), load)
 
 
+def seen_by_clients(load: Mapping[str, Any], percentiles: list[str]) -> dict[str, Measured]:
+    """The clients' objectives by name, from Locust's statistics of a load. percentiles: names such as p99."""
+    client = _from_load(load, percentiles)
+    latencies = {f"latency.client.{name}": client[name] for name in percentiles}
+    return {"availability": client["availability"], **latencies, "throughput": client["throughput"]}
+
+
 class _Server:
     """What Triton's counters say about the window."""
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from model_tools.kube import Release, api_session, service_session
-from model_tools.slo.measure import Measurement, Source, last_window, measure, read_load
+from model_tools.slo.measure import Measurement, Source, last_window, measure, read_load, seen_by_clients
 from model_tools.slo.objectives import Objective, objectives, with_overrides
 from model_tools.slo.prometheus import Prometheus
 from model_tools.slo.verdict import Verdict, judge
@@ -28,6 +29,18 @@ def promised(release: Release, overrides: list[str]) -> list[Objective]:
     return with_overrides(objectives(release.values), overrides)
 
 
+def judge_load(values: Mapping[str, Any], load: Mapping[str, Any]) -> list[Verdict]:
+    """What a load alone says of a release's objectives: those that its clients see. Raises BadInput."""
+    wanted = objectives(values)
+    seen = seen_by_clients(load, _percentiles(wanted))
+    measurement = Measurement(load["start"], load["end"], seen)
+    return judge([objective for objective in wanted if objective.name in seen], measurement)
+
+
+def _percentiles(wanted: list[Objective]) -> list[str]:
+    return [o.name.rpartition(".")[2] for o in wanted if o.name.startswith("latency.client.")]
+
+
 def evaluate(release: Release, wanted: list[Objective], load: Path | None, window: str) -> Outcome:
     """Measures a release over its load test, or over the window (such as 5m) that ends now without one.
 
@@ -38,10 +51,9 @@ def evaluate(release: Release, wanted: list[Objective], load: Path | None, windo
     start, end = (statistics["start"], statistics["end"]) if statistics else last_window(window)
     place = release.values["monitoring"]["prometheus"]
     prometheus = Prometheus(*service_session(place["namespace"], place["service"], place["port"]))
-    percentiles = [o.name.rpartition(".")[2] for o in wanted if o.name.startswith("latency.client.")]
     # Without a load the window ends now, and the next scrape is yet to come.
     end = end if statistics else end - Source.of(release).interval
-    measurement = measure(prometheus, Source.of(release), start, end, statistics, percentiles)
+    measurement = measure(prometheus, Source.of(release), start, end, statistics, _percentiles(wanted))
     title = f"{release.name} in namespace {release.namespace}"
     return Outcome(judge(wanted, measurement), measurement, _facts(release, prometheus, statistics), title)
 

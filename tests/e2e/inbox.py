@@ -24,6 +24,9 @@ class Inbox(http.server.BaseHTTPRequestHandler):
         print(self.rfile.read(int(self.headers["content-length"])).decode(), flush=True)
         self.send_response(200)
         self.end_headers()
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
     def log_message(self, *arguments):
         pass
 http.server.HTTPServer(("", {PORT}), Inbox).serve_forever()
@@ -40,7 +43,9 @@ class Inbox:
         """Every alert of every notification, oldest first, with its status: firing or resolved."""
         logs = kubectl("logs", NAME, namespace=self.namespace)
         assert logs.returncode == 0, logs.stderr
-        return [alert for line in logs.stdout.splitlines() for alert in json.loads(line)["alerts"]]
+        # Beside notifications there may be tracebacks, of a connection that Alertmanager gave up.
+        notices = [json.loads(line) for line in logs.stdout.splitlines() if line.startswith("{")]
+        return [alert for notice in notices for alert in notice["alerts"]]
 
     def wait_for(self, status: str, patience: float, **labels: str) -> dict[str, Any]:
         """The newest notice of an alert with these labels, once its status is that."""
@@ -69,7 +74,7 @@ def inbox(release: Release) -> Iterator[Inbox]:
         **tools_image(release),
         "command": ["python3", "-c", PROGRAM],
         "ports": [{"containerPort": PORT}],
-        "readinessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 1},
+        "readinessProbe": {"httpGet": {"path": "/", "port": PORT}, "periodSeconds": 1},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
     user = {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}}

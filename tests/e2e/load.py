@@ -96,5 +96,9 @@ def constant_load(
         api.stop()
         if target:  # Locust keeps what it was told last
             wait_for_turn(api, True, PATIENCE, quiet)
-            api.swarm({**replace(settings, users=2).form, **urls(release)})
+            few = replace(settings, users=2)
+            api.swarm({**few.form, **urls(release)})
+            spawn(
+                api, few, quiet
+            )  # a worker that is stopped while it spawns is told to quit, and starts anew
             api.stop()

@@ -13,6 +13,7 @@ from model_tools.console import BadInput
 from model_tools.slo.measure import Measured, Measurement, Source, read_load, seconds
 from model_tools.slo.objectives import Unit, human, objectives, with_overrides
 from model_tools.slo.prometheus import Series
+from model_tools.slo.release import judge_load
 from model_tools.slo.report import write_report
 from model_tools.slo.verdict import judge, summary
 
@@ -212,3 +213,25 @@ def test_a_report_is_one_page_that_needs_nothing_else(tmp_path: Path) -> None:
     assert record["met"] is False
     assert {objective["name"]: objective["met"] for objective in record["objectives"]}["queueTime"] is False
     assert {path.name for path in page.parent.iterdir()} == {"index.html", "measurement.json"}
+
+
+def load(successes: int = 1000, p99: float = 0.15, rate: float = 500) -> dict[str, Any]:
+    latency = {"p50": 0.03, "p95": 0.08, "p99": p99}
+    total = {"requests": 1000, "successes": successes, "requests_per_second": rate, "latency": latency}
+    return {"start": 0.0, "end": 60.0, "settings": {"users": 8}, "total": total}
+
+
+@pytest.mark.parametrize(
+    ("changes", "missed"),
+    [
+        ({}, []),
+        ({"p99": 0.21}, ["latency.client.p99"]),
+        ({"successes": 990}, ["availability"]),
+        ({"rate": 399.0}, ["throughput"]),
+    ],
+)
+def test_a_load_alone_is_judged_by_what_clients_see(changes: dict[str, Any], missed: list[str]) -> None:
+    verdicts = judge_load(VALUES, load(**changes))
+    assert [verdict.objective.name for verdict in verdicts if not verdict.met] == missed
+    clients = {"availability", "latency.client.p50", "latency.client.p95", "latency.client.p99", "throughput"}
+    assert {verdict.objective.name for verdict in verdicts} == clients

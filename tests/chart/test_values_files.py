@@ -88,6 +88,7 @@ def test_objects_have_the_names_that_tools_look_for() -> None:
         ("Service", "blue-inference-system-triton-headless"),
         ("PodMonitor", "blue-inference-system-triton"),
         ("PodMonitor", "blue-inference-system-loadtest"),
+        ("PrometheusRule", "blue-inference-system-alerts"),
         ("PrometheusRule", "blue-inference-system-slo"),
         ("Deployment", "blue-inference-system-loadtest-master"),
         ("Deployment", "blue-inference-system-loadtest-worker"),

@@ -6,7 +6,11 @@ from typing import Any
 
 import pytest
 
-from .render import Manifest, merge, only, render_chart, setting
+from charts.package import CHART
+from model_tools.config import ModelConfig
+from model_tools.engine.command import preferred_sizes
+
+from .render import Manifest, load, merge, only, render_chart, setting
 
 OPENVINO = {"model": {"runtime": "openvino", "precision": "fp32", "instances": {"kind": "cpu"}}}
 ONNXRUNTIME = {"model": {"runtime": "onnxruntime"}}
@@ -51,6 +55,32 @@ def test_the_engine_is_tuned_for_the_largest_preferred_batch(sizes: list[int], b
     args = build({"model": {"batching": {"maxSize": 32, "preferredSizes": sizes}}})["args"]
     assert f"--preferred-batch={best}" in args
     assert "--max-batch=32" in args
+
+
+@pytest.mark.parametrize(
+    ("sizes", "profiles", "tuned"),
+    [
+        ([4, 16, 8], [0, 2], [4, 16, 8]),
+        ([4, 16, 8], [1], [4, 16]),
+        ([4, 16, 8], [1, 0], [4, 16]),
+        ([8], [0], [8]),
+    ],
+)
+def test_instances_that_name_profiles_get_one_for_each_preferred_batch(
+    sizes: list[int], profiles: list[int], tuned: list[int]
+) -> None:
+    """As many as the last of them needs; what the command makes of these values itself is the same."""
+    values = {"model": {"batching": {"preferredSizes": sizes}, "instances": {"profiles": profiles}}}
+    args = build(values)["args"]
+    given = [int(word.partition("=")[2]) for word in args if word.startswith("--preferred-batch=")]
+    assert given == tuned
+    model = ModelConfig.from_values(merge(load(CHART / "values.yaml"), values)["model"])
+    assert preferred_sizes(model) == tuple(tuned)
+
+
+def test_a_plan_that_comes_with_the_model_may_have_any_profiles() -> None:
+    values = {"model": {"instances": {"profiles": [7]}}, "engine": {"enabled": False}}
+    assert pod(render_chart(values))
 
 
 @pytest.mark.parametrize("values", [ONNXRUNTIME, TENSORFLOW, {"engine": {"enabled": False}}])

@@ -219,6 +219,11 @@ def test_a_value_out_of_range_is_named(key: str, value: Any) -> None:
             "monitoring.rules.enabled: autoscaling.kind keda reads",
         ),
         ({"engine": {"image": {"repository": ""}}}, "engine.image.repository: NVIDIA's image of Triton has"),
+        (
+            {"extraModels": {"small": {"instances": {"profiles": [0, 1]}}}},
+            "extraModels.small.instances.profiles: 1 is none of the engine's, which has one for each of"
+            " extraModels.small.batching.preferredSizes, 1.",
+        ),
         ({"engine": {"image": {"tag": ""}}}, "engine.image.tag: give a tag or a digest."),
         (
             {"engine": {"cache": {"type": "hostPath"}}},

@@ -109,6 +109,13 @@ def test_a_value_out_of_range_is_named(key: str, value: Any) -> None:
             "model.precision: fp16 can't run on model.runtime openvino, which takes fp32, bf16, int8.",
         ),
         (
+            {
+                "model": {"runtime": "tensorflow", "precision": "savedmodel"},
+                "triton": {"image": {"tag": "26.01-py3"}},
+            },
+            "model.runtime: tensorflow needs Triton 25.02 or older, and triton.image.tag is 26.01-py3.",
+        ),
+        (
             {"model": {"precision": "savedmodel"}},
             "model.precision: savedmodel can't run on model.runtime tensorrt",
         ),

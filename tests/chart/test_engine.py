@@ -47,7 +47,7 @@ def test_the_arguments_are_options_of_the_command() -> None:
     known = {option for parameter in command.params for option in parameter.opts}
     given = {word.partition("=")[0] for word in build(CLAIM)["args"] if word.startswith("--")}
     assert given <= known
-    assert {"--cache", "--wait"} <= given
+    assert {"--cache", "--wait", "--keep-days"} <= given
 
 
 @pytest.mark.parametrize(("sizes", "best"), [([4, 16, 8], 16), ([8], 8), ([], 32), ([16, 9], 16)])
@@ -110,6 +110,11 @@ def test_the_build_has_what_triton_has_the_gpu_too(values: dict[str, Any]) -> No
 
 def test_without_a_cache_there_is_no_volume() -> None:
     assert {mount["name"] for mount in build()["volumeMounts"]} == {"models", "tmp"}
+
+
+def test_old_engines_are_removed_unless_told() -> None:
+    assert "--keep-days=90" in build(CLAIM)["args"]
+    assert "--keep-days=0" in build(FOLDER, setting("engine.cache.keepDays", 0))["args"]
 
 
 def test_a_claim_is_made_and_outlives_the_release() -> None:

@@ -60,6 +60,7 @@ model.onnx
     {{- if ne $engine.cache.type "none" }}
     - --cache=/engines
     - --wait={{ int $engine.waitSeconds }}
+    - --keep-days={{ int $engine.cache.keepDays }}
     {{- end }}
   # What Triton gets: a pod asks for the larger of both, not for their sum, and the GPU is the same one.
   resources:

@@ -75,6 +75,7 @@ def test_a_misspelt_key_is_named(group: str) -> None:
         ("autoscaling.kind", "vpa"),
         ("autoscaling.window", "soon"),
         ("autoscaling.maxReplicas", 0),
+        ("triton.drainSeconds", 0),
         ("engine.cache.keepDays", -1),
         ("slo.availability", 1),
         ("slo.availability", 99.9),

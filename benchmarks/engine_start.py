@@ -39,7 +39,7 @@ def main() -> None:
     config = ModelConfig.from_values(load_values([ROOT / "values" / "local.yaml"])["model"])
     with tempfile.TemporaryDirectory() as folder:
         repository = Path(folder) / "repository"
-        write_repository(Bundle.load(cached_resnet50()), config, repository)
+        write_repository([(Bundle.load(cached_resnet50()), config)], repository)
         version = repository / config.name / str(config.version)
         limits = Limits(config.precision, config.batching.max_size, (config.batching.max_size,))
         builder("openvino").build(version / "model.onnx", limits, Path(folder) / "engine")

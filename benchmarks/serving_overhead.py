@@ -108,7 +108,7 @@ def _server(url: str | None, bundle: Bundle, config: ModelConfig) -> Iterator[st
         yield url
         return
     with tempfile.TemporaryDirectory() as repository:
-        write_repository(bundle, config, Path(repository))
+        write_repository([(bundle, config)], Path(repository))
         with LocalTriton(Path(repository)) as triton:
             yield triton.grpc
 

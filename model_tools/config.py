@@ -51,7 +51,7 @@ DATA_TYPES = (
 WARMUP_SAMPLE = "sample"  # file with the bytes of one request's input, where Triton looks: NAME/warmup/
 WARMUP_DATA = ("sample", "random")
 VERSION_POLICIES = ("specific", "latest", "all")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _MAXIMUM = 2**31 - 1
 MAXIMUM_BYTES = 2**40
 
@@ -138,7 +138,7 @@ class ModelConfig:
 
     def _problems(self) -> Iterator[str]:
         """The messages of all rules that are broken; each begins with its key's place below `path`."""
-        if not _NAME.fullmatch(self.name):
+        if not NAME.fullmatch(self.name):
             yield f"name: {self.name!r} may hold letters, digits, '.', '_' and '-' only"
         if self.runtime not in RUNTIMES:
             yield f"runtime: {self.runtime!r} is not one of {', '.join(RUNTIMES)}"

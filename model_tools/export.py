@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from model_tools import bundle
-from model_tools.config import _NAME
+from model_tools.config import NAME
 from model_tools.console import BadInput, CheckFailed
 from model_tools.files import cached, written_aside
 
@@ -115,7 +115,7 @@ def export(
     """
     from model_tools.progress import steps
 
-    if name is not None and not _NAME.fullmatch(name):
+    if name is not None and not NAME.fullmatch(name):
         raise BadInput(f"--name: {name!r} may hold letters, digits, '.', '_' and '-' only")
     path = None if model == "resnet50" else Path(model)
     if path is not None:
@@ -131,7 +131,7 @@ def export(
         _quiet_tensorflow()
         step("reading the model" if path else "making ResNet-50")
         source = _load(path) if path else _resnet50(weights, seed)
-        if name is None and not _NAME.fullmatch(source.name):
+        if name is None and not NAME.fullmatch(source.name):
             raise BadInput(f"--model: {path}: {source.name!r} can't be a served model's name; give --name")
         step("converting to ONNX")
         serve = _serving_function(source, input_type, preprocessing)

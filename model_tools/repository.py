@@ -1,23 +1,25 @@
-"""`model-tools repository`: a Triton model repository from a model directory and the chart's values."""
+"""`model-tools repository`: a Triton model repository from model directories and the chart's values."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from model_tools.bundle import SAMPLE, Bundle
-from model_tools.config import ModelConfig
+from model_tools.config import NAME, ModelConfig
 from model_tools.console import BadInput
 from model_tools.evaluate import verdict
 from model_tools.files import written_aside
-from model_tools.values import CHART_VALUES, load_values
+from model_tools.values import CHART_VALUES, load_values, models
 
 
-@click.command("repository", short_help="A Triton model repository from a model and the chart's values.")
-@click.option("--model", "folder", required=True, metavar="DIR", type=click.Path(path_type=Path),
-              help="Model directory, as `model-tools export` writes it.")  # fmt: skip
+@click.command("repository", short_help="A Triton model repository from models and the chart's values.")
+@click.option("--model", "given", required=True, multiple=True, metavar="[NAME=]DIR",
+              help="Model directory, as `model-tools export` writes it: of the values' `model`, or of the "
+              "one that is called NAME. Given once for each model of the values.")  # fmt: skip
 @click.option("--values", "files", multiple=True, metavar="FILE",  type=click.Path(path_type=Path),
               help="Values over the chart's, as for helm; may be given again, the last wins.")  # fmt: skip
 @click.option("--chart-values", default=CHART_VALUES, metavar="FILE", type=click.Path(path_type=Path),
@@ -27,30 +29,63 @@ from model_tools.values import CHART_VALUES, load_values
 @click.option("--allow-unevaluated", is_flag=True,
               help="Take a quantized model whose accuracy is not known, or known to be too low.")  # fmt: skip
 def command(
-    folder: Path, files: tuple[Path, ...], chart_values: Path, output: Path, allow_unevaluated: bool
+    given: tuple[str, ...], files: tuple[Path, ...], chart_values: Path, output: Path, allow_unevaluated: bool
 ) -> None:
-    """Write a Triton model repository: config.pbtxt from the chart's values, and the model.
+    """Write a Triton model repository: config.pbtxt from the chart's values, and the model, for each model.
 
-    Refuses values that can't work, and values that do not fit the model, with the key at fault. Refuses a
+    Refuses values that can't work, and values that do not fit a model, with the key at fault. Refuses a
     quantized model that `model-tools evaluate` did not pass.
     """
-    values = load_values(files, defaults=chart_values)
-    config = ModelConfig.from_values(values.get("model", {}))
-    bundle = Bundle.load(folder)
+    values = models(load_values(files, defaults=chart_values))
+    configs = [ModelConfig.from_values(model, path) for path, model in values.items()]
+    folders = _folders(given, configs)
+    found = [(Bundle.load(folders[config.name]), config) for config in configs]
     if not allow_unevaluated:
-        verdict.demand(bundle)
-    write_repository(bundle, config, output)
-    click.echo(f"{output}: {config.name} version {config.version}, {config.runtime} {config.precision}")
+        for bundle, _ in found:
+            verdict.demand(bundle)
+    write_repository(found, output)
+    for config in configs:
+        click.echo(f"{output}: {config.name} version {config.version}, {config.runtime} {config.precision}")
 
 
-def write_repository(bundle: Bundle, config: ModelConfig, output: Path) -> None:
+def write_repository(served: Sequence[tuple[Bundle, ModelConfig]], output: Path) -> None:
     """Writes `output`/NAME/{config.pbtxt,VERSION/model.onnx}, and warmup/sample where the warm-up needs it.
 
-    Raises BadInput if the two do not fit.
+    Raises BadInput if a model and its configuration do not fit.
     """
+    for bundle, config in served:
+        _check(bundle, config)
+    if output.is_dir() and any(output.iterdir()) and not any(output.glob("*/config.pbtxt")):
+        raise BadInput(f"{output}: is not empty and no model repository; it would be replaced")
+    with written_aside(output) as aside:
+        for bundle, config in served:
+            _write(bundle, config, aside / config.name)
+
+
+def _folders(given: Sequence[str], configs: Sequence[ModelConfig]) -> dict[str, Path]:
+    """The model directory of each configuration by its name. Raises BadInput unless each has one."""
+    primary, known = configs[0].name, ", ".join(config.name for config in configs)
+    folders: dict[str, Path] = {}
+    for word in given:
+        name, separator, folder = word.partition("=")
+        if not separator or not NAME.fullmatch(name):  # ./a=b is a folder
+            name, folder = primary, word
+        if name not in {config.name for config in configs}:
+            raise BadInput(f"--model {word}: the values have no model {name}, only {known}")
+        if name in folders:
+            raise BadInput(f"--model {word}: {name} has the folder {folders[name]} already")
+        folders[name] = Path(folder)
+    for config in configs:
+        if config.name not in folders:
+            raise BadInput(f"{config.path}: give its model directory, --model {config.name}=DIR")
+    return folders
+
+
+def _check(bundle: Bundle, config: ModelConfig) -> None:
+    """Raises BadInput if the two do not fit."""
     if config.filename != bundle.model.name:
         raise BadInput(
-            f"model.runtime: {config.runtime} serves a {config.filename},"
+            f"{config.path}.runtime: {config.runtime} serves a {config.filename},"
             f" and {bundle.folder} holds a {bundle.model.name}"
         )
     for key, wanted, there in (
@@ -64,20 +99,20 @@ def write_repository(bundle: Bundle, config: ModelConfig, output: Path) -> None:
         ):
             if value != actual:
                 raise BadInput(
-                    f"model.{key}.{part}: is {value}, and the model in {bundle.folder} has {actual}"
+                    f"{config.path}.{key}.{part}: is {value}, and the model in {bundle.folder} has {actual}"
                 )
     if config.warmup == "sample" and not (bundle.folder / SAMPLE).is_file():
         raise BadInput(
-            f"model.warmup.data: is sample, and {bundle.folder} holds no {SAMPLE};"
+            f"{config.path}.warmup.data: is sample, and {bundle.folder} holds no {SAMPLE};"
             " export it again, or set random"
         )
-    if output.is_dir() and any(output.iterdir()) and not any(output.glob("*/config.pbtxt")):
-        raise BadInput(f"{output}: is not empty and no model repository; it would be replaced")
-    with written_aside(output) as aside:
-        version = aside / config.name / str(config.version)
-        version.mkdir(parents=True)
-        shutil.copyfile(bundle.model, version / config.filename)
-        if config.warmup == "sample":
-            (aside / config.name / SAMPLE).parent.mkdir()
-            shutil.copyfile(bundle.folder / SAMPLE, aside / config.name / SAMPLE)
-        (aside / config.name / "config.pbtxt").write_text(config.to_text(), encoding="utf-8")
+
+
+def _write(bundle: Bundle, config: ModelConfig, folder: Path) -> None:
+    version = folder / str(config.version)
+    version.mkdir(parents=True)
+    shutil.copyfile(bundle.model, version / config.filename)
+    if config.warmup == "sample":
+        (folder / SAMPLE).parent.mkdir()
+        shutil.copyfile(bundle.folder / SAMPLE, folder / SAMPLE)
+    (folder / "config.pbtxt").write_text(config.to_text(), encoding="utf-8")

@@ -48,15 +48,9 @@ def triton_runtime() -> Runtime:
         raise BadInput("a local Triton needs Linux on x86_64; elsewhere use the cluster's")
     libpython = find_libpython()
     root = cached("triton", _key(), _install)
-    # The backend's process sees none of this environment's packages: only Python's own and Triton's folder.
-    environment = {
-        name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ
-    }
-    environment |= {
-        "LD_LIBRARY_PATH": f"{root / 'lib'}:{libpython.folder}" if libpython.folder else str(root / "lib"),
-        "PYTHONHOME": libpython.home,
-    }
-    return Runtime(root, environment)
+    environment = {name: os.environ[name] for name in ("HOME", "LANG", "TMPDIR") if name in os.environ}
+    environment["LD_LIBRARY_PATH"] = ":".join(filter(None, [str(root / "lib"), libpython.folder]))
+    return Runtime(root, environment | libpython.environment())
 
 
 @dataclass(frozen=True)
@@ -65,6 +59,14 @@ class LibPython:
 
     folder: str
     home: str
+
+    def environment(self) -> dict[str, str]:
+        """Of a Triton whose Python backends see no packages but those of `home` and of Triton's folder.
+
+        Their Python looks for itself on the PATH, and takes the packages of a virtual environment that it
+        finds itself in. With numpy 2 among them every output arrives empty, with no error at all.
+        """
+        return {"PATH": f"{self.home}/bin:/usr/bin:/bin", "PYTHONHOME": self.home}
 
 
 def find_libpython() -> LibPython:

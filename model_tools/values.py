@@ -34,9 +34,12 @@ def models(values: Values) -> dict[str, Values]:
 
     Raises BadInput for an extra model with a name of its own, or with that of `model`.
     """
-    primary = values.get("model", {})
+    primary, extra = values.get("model", {}), values.get("extraModels", {})
+    for key, value in (("model", primary), ("extraModels", extra)):
+        if not isinstance(value, dict):
+            raise BadInput(f"{key}: is {value!r}, and has to be a mapping")
     found = {"model": primary}
-    for name, changes in values.get("extraModels", {}).items():
+    for name, changes in extra.items():
         path = f"extraModels.{name}"
         if not isinstance(changes, dict):
             raise BadInput(f"{path}: is {changes!r}, and has to be a mapping")

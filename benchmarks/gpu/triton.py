@@ -68,12 +68,8 @@ def serving(arguments: argparse.Namespace, instances: int, log: Path) -> Iterato
     libpython = find_libpython()
     folders = [arguments.root / "lib", arguments.libraries, libpython.folder, *arguments.library_path]
     environment = {name: os.environ[name] for name in ("HOME", "LANG", *arguments.keep) if name in os.environ}
-    environment |= {
-        "LD_LIBRARY_PATH": ":".join(str(folder) for folder in folders if str(folder)),
-        "PYTHONHOME": libpython.home,
-        # Not this process's: the backend's Python would take the packages of a virtual environment in it.
-        "PATH": f"{libpython.home}/bin:/usr/bin:/bin",
-    }
+    environment["LD_LIBRARY_PATH"] = ":".join(str(folder) for folder in folders if str(folder))
+    environment |= libpython.environment()
     with tempfile.TemporaryDirectory() as folder, log.open("a") as lines:
         model = Path(folder) / "resnet50"
         (model / "1").mkdir(parents=True)

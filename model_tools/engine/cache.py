@@ -3,6 +3,7 @@
     KEY/engine        the engine
     KEY/engine.json   its key's parts, SHA-256, size in bytes, the seconds that it took to build, and what the
                       builder says of it
+    KEY/used      written by each pod that takes it, with that pod's name: its time is the last use
     KEY.lock          locked by the pod that builds it, whose name it holds
     .KEY-*            an entry that is being written; whoever has the lock removes those of builders that died
 
@@ -33,7 +34,7 @@ from typing import Any
 from model_tools.console import CheckFailed
 from model_tools.engine.key import Key
 
-ENGINE, RECORD = "engine", "engine.json"
+ENGINE, RECORD, USED = "engine", "engine.json", "used"
 _CHUNK = 1 << 20
 _POLL = 0.2  # seconds between two looks at a lock
 
@@ -53,12 +54,16 @@ class Result:
 
 @dataclass(frozen=True)
 class Entry:
-    """One folder of the cache; `problem` says why it can't be used, "" where it can."""
+    """One folder of the cache; `problem` says why it can't be used, "" where it can.
+
+    `size` is in bytes, `seconds` what its build took, `used` its last use in seconds since 1970.
+    """
 
     name: str
     parts: dict[str, Any]
     size: int
     seconds: float
+    used: float
     problem: str
 
 
@@ -94,7 +99,7 @@ def obtain(
         if problem:
             say(f"{cache / key.name}: {problem}; {'it is discarded' if writable else 'it is not used'}")
         if problem and writable:
-            store.discard()
+            discard(cache, cache / key.name)  # where that fails, `put` finds out
         record = _build(build, key, output)
         return Result(False, record["seconds"], writable and store.put(output, record), record)
 
@@ -112,7 +117,34 @@ def entries(cache: Path) -> Iterator[Entry]:
         except Damaged as error:
             problem = str(error)
         parts = record.get("key", {})
-        yield Entry(folder.name, parts, record.get("size", 0), record.get("seconds", 0.0), problem)
+        size, seconds = record.get("size", 0), record.get("seconds", 0.0)
+        yield Entry(folder.name, parts, size, seconds, last_used(folder), problem)
+
+
+def last_used(folder: Path) -> float:
+    """When a pod last took the engine, in seconds since 1970; where none has, when it was stored.
+
+    Raises FileNotFoundError for an entry that has gone.
+    """
+    try:
+        return (folder / USED).stat().st_mtime
+    except FileNotFoundError:
+        return folder.stat().st_mtime
+
+
+def discard(cache: Path, entry: Path) -> bool:
+    """Takes an entry away in one step, so that nobody sees half of it; False where that can't be done."""
+    try:
+        doomed = Path(tempfile.mkdtemp(prefix=f".{entry.name.lstrip('.').partition('-')[0]}-", dir=cache))
+    except OSError:
+        return False
+    try:
+        entry.rename(doomed / "entry")
+        return True
+    except OSError:
+        return False  # another pod was quicker
+    finally:
+        shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _build(build: Callable[[Path], Mapping[str, Any] | None], key: Key, output: Path) -> dict[str, Any]:
@@ -158,6 +190,8 @@ class _Store:
             _copy(self._entry, record, aside)
             aside.rename(output)
             self.record = record
+            with suppress(OSError):  # a cache that is read-only or full: it is still used
+                (self._entry / USED).write_text(f"{socket.gethostname()}\n", encoding="utf-8")
             return None
         except Damaged as error:
             return str(error)
@@ -227,7 +261,7 @@ class _Store:
             (aside / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
             _sync(aside / RECORD)
             if self._entry.exists():  # one that could not be discarded, or another builder's
-                self.discard()
+                discard(self._cache, self._entry)
             aside.rename(self._entry)
             return True
         except OSError as error:
@@ -236,15 +270,6 @@ class _Store:
         finally:
             if aside is not None:
                 shutil.rmtree(aside, ignore_errors=True)
-
-    def discard(self) -> None:
-        """Takes the entry away in one step, so that nobody sees half of it."""
-        try:
-            doomed = Path(tempfile.mkdtemp(prefix=f".{self._key.name}-", dir=self._cache))
-            self._entry.rename(doomed / "entry")
-        except OSError:
-            return  # the cache is read-only, or another pod was quicker: `put` finds out
-        shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _record(folder: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ import click
 from model_tools.console import BadInput, CheckFailed
 from model_tools.engine.bench import bench
 from model_tools.engine.inspect import inspect
+from model_tools.engine.prune import command as prune_command
+from model_tools.engine.prune import prune
 
 if TYPE_CHECKING:
     from model_tools.config import ModelConfig
@@ -23,6 +26,7 @@ def command() -> None:
 
 command.add_command(inspect)
 command.add_command(bench)
+command.add_command(prune_command)
 
 
 @command.command("build", short_help="Take the engine from the cache, or build it.")
@@ -47,6 +51,9 @@ command.add_command(bench)
               help="GPU memory that a layer may use beside its tensors.  [default: all]")  # fmt: skip
 @click.option("--wait", default=1800.0, show_default=True, metavar="SECONDS",
               help="How long to wait for another pod that builds the same engine.")  # fmt: skip
+@click.option("--keep-days", type=click.IntRange(0), default=0, metavar="N",
+              help="Then remove engines from the cache that no pod has taken for N days; 0 keeps all.  "
+              "[default: 0]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
 def build(
     folder: Path,
@@ -60,6 +67,7 @@ def build(
     level: int | None,
     workspace: int,
     wait: float,
+    keep_days: int,
     as_json: bool,
 ) -> None:
     """Put the engine of a model into a folder, and beside it a JSON file that says what it is.
@@ -109,6 +117,10 @@ def build(
         else:
             kept = " and stored in the cache" if result.stored else ""
             click.echo(f"{label}: built in {result.seconds:.1f} s{kept}")
+    if cache and keep_days:
+        with suppress(OSError):  # a cache that can't be read: `obtain` has said so
+            for removed in prune(cache, keep_days):
+                _say(str(removed))
 
 
 @command.command("list", short_help="What a cache holds.")
@@ -117,6 +129,7 @@ def build(
 def list_(cache: Path, as_json: bool) -> None:
     """List the engines in CACHE, each checked against its record; status 1 where one is damaged."""
     from dataclasses import asdict
+    from datetime import UTC, datetime
 
     from model_tools.engine.cache import entries
 
@@ -129,7 +142,8 @@ def list_(cache: Path, as_json: bool) -> None:
     for entry in [] if as_json else found:
         parts = entry.parts
         what = [str(parts.get(part, "?")) for part in ("runtime", "version", "precision")]
-        size = f"{entry.size / 2**20:.1f} MiB, built in {entry.seconds:.1f} s"
+        used = f"last used {datetime.fromtimestamp(entry.used, UTC):%Y-%m-%d}"
+        size = f"{entry.size / 2**20:.1f} MiB, built in {entry.seconds:.1f} s, {used}"
         click.echo("  ".join([entry.name[:12], *what, size, *([entry.problem] if entry.problem else [])]))
     if damaged := [entry.name[:12] for entry in found if entry.problem]:
         raise CheckFailed(f"{cache}: the next pod that needs it rebuilds {', '.join(damaged)}")

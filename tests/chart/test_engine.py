@@ -6,7 +6,11 @@ from typing import Any
 
 import pytest
 
-from .render import Manifest, merge, only, render_chart, setting
+from charts.package import CHART
+from model_tools.config import ModelConfig
+from model_tools.engine.command import preferred_sizes
+
+from .render import Manifest, load, merge, only, render_chart, setting
 
 OPENVINO = {"model": {"runtime": "openvino", "precision": "fp32", "instances": {"kind": "cpu"}}}
 ONNXRUNTIME = {"model": {"runtime": "onnxruntime"}}
@@ -43,7 +47,7 @@ def test_the_arguments_are_options_of_the_command() -> None:
     known = {option for parameter in command.params for option in parameter.opts}
     given = {word.partition("=")[0] for word in build(CLAIM)["args"] if word.startswith("--")}
     assert given <= known
-    assert {"--cache", "--wait"} <= given
+    assert {"--cache", "--wait", "--keep-days"} <= given
 
 
 @pytest.mark.parametrize(("sizes", "best"), [([4, 16, 8], 16), ([8], 8), ([], 32), ([16, 9], 16)])
@@ -51,6 +55,32 @@ def test_the_engine_is_tuned_for_the_largest_preferred_batch(sizes: list[int], b
     args = build({"model": {"batching": {"maxSize": 32, "preferredSizes": sizes}}})["args"]
     assert f"--preferred-batch={best}" in args
     assert "--max-batch=32" in args
+
+
+@pytest.mark.parametrize(
+    ("sizes", "profiles", "tuned"),
+    [
+        ([4, 16, 8], [0, 2], [4, 16, 8]),
+        ([4, 16, 8], [1], [4, 16]),
+        ([4, 16, 8], [1, 0], [4, 16]),
+        ([8], [0], [8]),
+    ],
+)
+def test_instances_that_name_profiles_get_one_for_each_preferred_batch(
+    sizes: list[int], profiles: list[int], tuned: list[int]
+) -> None:
+    """As many as the last of them needs; what the command makes of these values itself is the same."""
+    values = {"model": {"batching": {"preferredSizes": sizes}, "instances": {"profiles": profiles}}}
+    args = build(values)["args"]
+    given = [int(word.partition("=")[2]) for word in args if word.startswith("--preferred-batch=")]
+    assert given == tuned
+    model = ModelConfig.from_values(merge(load(CHART / "values.yaml"), values)["model"])
+    assert preferred_sizes(model) == tuple(tuned)
+
+
+def test_a_plan_that_comes_with_the_model_may_have_any_profiles() -> None:
+    values = {"model": {"instances": {"profiles": [7]}}, "engine": {"enabled": False}}
+    assert pod(render_chart(values))
 
 
 @pytest.mark.parametrize("values", [ONNXRUNTIME, TENSORFLOW, {"engine": {"enabled": False}}])
@@ -80,6 +110,11 @@ def test_the_build_has_what_triton_has_the_gpu_too(values: dict[str, Any]) -> No
 
 def test_without_a_cache_there_is_no_volume() -> None:
     assert {mount["name"] for mount in build()["volumeMounts"]} == {"models", "tmp"}
+
+
+def test_old_engines_are_removed_unless_told() -> None:
+    assert "--keep-days=90" in build(CLAIM)["args"]
+    assert "--keep-days=0" in build(FOLDER, setting("engine.cache.keepDays", 0))["args"]
 
 
 def test_a_claim_is_made_and_outlives_the_release() -> None:

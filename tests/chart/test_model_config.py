@@ -130,9 +130,13 @@ def parse(text: str) -> Any:
     return text_format.Parse(text, model_config_pb2.ModelConfig())
 
 
+# The source holds plans: engines that pods build have other profiles than any model may name.
+REST: dict[str, Any] = {"slo": {"batchSize": 1}, "engine": {"enabled": False}}
+
+
 def charts_message(model: dict[str, Any]) -> Any:
     """The message in the ConfigMap that these model values give. Raises Refused."""
-    files = render_files({"model": model, "slo": {"batchSize": 1}})
+    files = render_files({"model": model, **REST})
     manifest = yaml.safe_load(files["inference-system/templates/triton/config.yaml"])
     return parse(manifest["data"][f"{model['name']}.pbtxt"])
 
@@ -161,7 +165,7 @@ def test_chart_and_model_tools_lay_an_extra_model_over_the_first_alike(
     valid: dict[str, Any], changes: dict[str, Any]
 ) -> None:
     """Parts of the changes may be bad, zero or empty."""
-    values = {"model": valid, "extraModels": {"an.Extra_1": changes}, "slo": {"batchSize": 1}}
+    values = {"model": valid, "extraModels": {"an.Extra_1": changes}, **REST}
     try:
         expected = [ModelConfig.from_values(model, path).to_proto() for path, model in models(values).items()]
     except BadInput:

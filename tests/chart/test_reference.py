@@ -34,6 +34,7 @@ CONTEXTS: dict[str, dict[str, Any]] = {
     "model.versionPolicy.count": {"model": {"versionPolicy": {"kind": "latest"}}},
     "model.batching.defaultPriority": {"model": {"batching": {"priorities": [{}, {}, {}, {}]}}},
     "engine.waitSeconds": {"engine": {"cache": {"type": "pvc"}}},
+    "engine.cache.keepDays": {"engine": {"cache": {"type": "pvc"}}},
     "engine.cache.pvc.": {"engine": {"cache": {"type": "pvc"}}},
     "engine.cache.hostPath.": {"engine": {"cache": {"type": "hostPath", "hostPath": {"path": "/engines"}}}},
     "loadtest.requestsPerSecond": {"loadtest": {"arrival": "constant"}},

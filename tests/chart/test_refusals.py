@@ -75,6 +75,8 @@ def test_a_misspelt_key_is_named(group: str) -> None:
         ("autoscaling.kind", "vpa"),
         ("autoscaling.window", "soon"),
         ("autoscaling.maxReplicas", 0),
+        ("triton.drainSeconds", 0),
+        ("engine.cache.keepDays", -1),
         ("slo.availability", 1),
         ("slo.availability", 99.9),
         ("slo.window", "a month"),
@@ -107,6 +109,13 @@ def test_a_value_out_of_range_is_named(key: str, value: Any) -> None:
         (
             merge(OPENVINO, {"model": {"precision": "fp16"}}),
             "model.precision: fp16 can't run on model.runtime openvino, which takes fp32, bf16, int8.",
+        ),
+        (
+            {
+                "model": {"runtime": "tensorflow", "precision": "savedmodel"},
+                "triton": {"image": {"tag": "26.01-py3"}},
+            },
+            "model.runtime: tensorflow needs Triton 25.02 or older, and triton.image.tag is 26.01-py3.",
         ),
         (
             {"model": {"precision": "savedmodel"}},
@@ -219,6 +228,11 @@ def test_a_value_out_of_range_is_named(key: str, value: Any) -> None:
             "monitoring.rules.enabled: autoscaling.kind keda reads",
         ),
         ({"engine": {"image": {"repository": ""}}}, "engine.image.repository: NVIDIA's image of Triton has"),
+        (
+            {"extraModels": {"small": {"instances": {"profiles": [0, 1]}}}},
+            "extraModels.small.instances.profiles: 1 is none of the engine's, which has one for each of"
+            " extraModels.small.batching.preferredSizes, 1.",
+        ),
         ({"engine": {"image": {"tag": ""}}}, "engine.image.tag: give a tag or a digest."),
         (
             {"engine": {"cache": {"type": "hostPath"}}},

@@ -7,13 +7,16 @@ from typing import Any
 
 import helm_python
 import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
 
 from charts.package import CHART
 
-from .render import IMAGES, ROOT, load, merge, only, pods, render_chart
+from .render import IMAGES, ROOT, Refused, chart, load, merge, only, pods, render_chart
 
 FILES = sorted((ROOT / "values").rglob("*.yaml"))
 REGIONS = sorted((ROOT / "values" / "regions").glob("*.yaml"))
+LADDERS = sorted((ROOT / "values" / "ladder").iterdir())
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "defaults": {},
@@ -138,11 +141,80 @@ def test_an_accelerators_file_over_a_regions_moves_the_pods_to_its_nodes(file: P
     assert both["containers"][0]["image"] == region["containers"][0]["image"]
 
 
-def test_each_rung_of_the_ladder_is_one_change() -> None:
-    rungs = sorted((ROOT / "values" / "ladder" / "cpu").glob("*.yaml"))
+# What one change of a rung may touch: a runtime takes its own precisions, and each of those its own model.
+OPTIMISATION = ("runtime", "precision", "source")
+
+
+def change(rung: Path) -> dict[str, Any]:
+    """What a rung says, by what is one change."""
+    values = load(rung)
+    model = values.pop("model")
+    optimisation = {key: model.pop(key) for key in OPTIMISATION if key in model}
+    return {"optimisation": optimisation, **model, **values}
+
+
+@pytest.mark.parametrize("ladder", LADDERS, ids=lambda folder: folder.name)
+def test_each_rung_of_a_ladder_is_one_change(ladder: Path) -> None:
+    """And states all that the ladder changes, so that it is laid over a region's values alone."""
+    rungs = sorted(ladder.glob("*.yaml"))
     assert len(rungs) >= 3
-    contents = [{**load(rung)["model"], "slo": load(rung)["slo"]} for rung in rungs]
+    contents = [change(rung) for rung in rungs]
     for before, after, rung in zip(contents, contents[1:], rungs[1:], strict=False):
         assert before.keys() == after.keys()
+        assert before["optimisation"].keys() == after["optimisation"].keys()
         changed = [key for key in before if before[key] != after[key]]
         assert len(changed) == 1, f"{rung.name} changes {changed}"
+
+
+T4 = sorted((ROOT / "values" / "ladder" / "t4").glob("*.yaml"))
+# What Triton is told of each rung: runtime, precision, largest batch, instances, tag of the model's image.
+CLIMB = {
+    "1-baseline": ("tensorflow", "savedmodel", 1, 1, "savedmodel"),
+    "2-tensorrt-fp32": ("tensorrt", "fp32", 1, 1, "fp32"),
+    "3-fp16": ("tensorrt", "fp16", 1, 1, "fp32"),
+    "4-int8": ("tensorrt", "int8", 1, 1, "int8"),
+    "5-batch-16": ("tensorrt", "int8", 16, 1, "int8"),
+    "6-instances-4": ("tensorrt", "int8", 16, 4, "int8"),
+}
+
+
+@pytest.mark.parametrize("region", REGIONS, ids=lambda file: file.stem)
+def test_the_t4_ladder_climbs_from_tensorflow_to_int8_in_batches_on_four_instances(region: Path) -> None:
+    found = {}
+    for rung in T4:
+        model = merge(chart().values, load(region), load(rung))["model"]
+        manifests = render_chart(region, rung)
+        text = only(manifests, "ConfigMap", "-model-config")["data"]["resnet50.pbtxt"]
+        config = text_format.Parse(text, model_config_pb2.ModelConfig())
+        (group,) = config.instance_group
+        assert group.kind == model_config_pb2.ModelInstanceGroup.KIND_GPU
+        pod = pods(manifests)["Deployment inference-system-triton"]["spec"]
+        inits = {container["name"]: container for container in pod["initContainers"]}
+        if "build-engine" in inits:
+            assert f"--precision={model['precision']}" in inits["build-engine"]["args"]
+            assert f"--max-batch={config.max_batch_size}" in inits["build-engine"]["args"]
+        else:
+            assert config.backend == "tensorflow"
+        repository, _, tag = inits["deliver-model"]["image"].rpartition(":")
+        assert repository == load(region)["model"]["source"]["image"]["repository"]
+        found[rung.stem] = (config.backend, model["precision"], config.max_batch_size, group.count, tag)
+    assert found == CLIMB
+
+
+@pytest.mark.parametrize("rung", T4[1:], ids=lambda file: file.stem)
+def test_a_rung_for_gpus_is_refused_over_values_without_one(rung: Path) -> None:
+    with pytest.raises(Refused, match=r"model\.instances\.kind: model\.runtime tensorrt runs on gpu only"):
+        render_chart(ROOT / "values" / "local.yaml", rung)
+
+
+def test_the_baseline_is_refused_on_a_triton_that_has_no_tensorflow_any_more() -> None:
+    triton = {"triton": {"image": {"tag": "25.03-py3"}}}
+    with pytest.raises(Refused, match=r"^.*model\.runtime: tensorflow needs Triton 25\.02 or older"):
+        render_chart(T4[0], triton)
+    assert render_chart(T4[1], triton)
+    for other in (
+        {"tag": "25.02-py3"},
+        {"tag": "2025-01-31"},
+        {"tag": "25.03-py3", "repository": "own/triton"},
+    ):
+        assert render_chart(T4[0], {"triton": {"image": other}})

@@ -139,7 +139,7 @@ def test_each_rung_of_the_ladder_is_an_upgrade_under_load(
     upgraded: Upgraded, pytestconfig: pytest.Config
 ) -> None:
     if upgraded.beside.values["model"]["instances"]["kind"] != "cpu":
-        pytest.skip("the ladder for GPUs needs an image of each precision: docs/tuning.md")
+        pytest.skip("the ladder for GPUs needs an image of each model: docs/tuning.md")
     rungs = sorted((ROOT / "values" / "ladder" / "cpu").glob("*.yaml"))
     assert len(rungs) > 1
     upgraded.upgrade(**yaml.safe_load(rungs[0].read_text()))

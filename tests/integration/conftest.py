@@ -65,7 +65,8 @@ def make_repository(
 
     def make(**changes: Any) -> Path:
         repository = tmp_path_factory.mktemp("repository")
-        write_repository(bundle, ModelConfig.from_values(merge(local_model, changes)), repository)
+        config = ModelConfig.from_values(merge(local_model, changes))
+        write_repository([(bundle, config)], repository)
         return repository
 
     return make

@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from model_tools.runtime import PYTHON
+from model_tools.serve import LocalTriton
+
 BOUND = 30  # seconds in which a server that can't start has to say so
 
 
@@ -133,3 +136,17 @@ def test_a_port_in_use_is_named(make_repository: Callable[..., Path]) -> None:
 
 def test_a_model_that_loads_for_too_long_ends_serve(make_repository: Callable[..., Path]) -> None:
     assert "not ready after 1 s" in refusal(make_repository(), "--timeout=1")
+
+
+def test_backends_see_no_packages_of_an_activated_environment(
+    make_repository: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With numpy 2, which most environments have by now, every output would arrive empty."""
+    environment = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    numpy = environment / "lib" / f"python{PYTHON}" / "site-packages" / "numpy"
+    numpy.mkdir()
+    (numpy / "__init__.py").write_text("raise ImportError('numpy of another environment')\n")
+    monkeypatch.setenv("PATH", f"{environment / 'bin'}:{os.environ['PATH']}")
+    with LocalTriton(make_repository()):
+        pass

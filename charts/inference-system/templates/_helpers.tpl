@@ -78,6 +78,12 @@ capabilities:
 {{- toJson $models -}}
 {{- end -}}
 
+{{/* Returns where a model's values stand: model, or extraModels.NAME. Takes (list $ model). */}}
+{{- define "inference-system.modelPath" -}}
+{{- $name := (last .).name -}}
+{{- ternary "model" (printf "extraModels.%s" $name) (eq $name (first .).Values.model.name) -}}
+{{- end -}}
+
 {{/* Returns what the names of a model's containers and volumes end with: nothing for `model`. Takes
      (list $ model). */}}
 {{- define "inference-system.modelSuffix" -}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -70,6 +71,48 @@ class TestRepository:
         assert (served / "warmup" / "sample").read_bytes() == (model / "warmup" / "sample").read_bytes()
         config = text_format.Parse((served / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
         assert (config.name, config.backend) == ("resnet50", "openvino")
+
+    def test_holds_every_model_of_the_release(
+        self, refusal: Callable[..., str], run: Any, model: Path, tmp_path: Path
+    ) -> None:
+        other = tmp_path / "other=one"
+        shutil.copytree(model, other)
+        values = tmp_path / "values.yaml"
+        values.write_text(
+            "extraModels: {small.fast: {version: 7, batching: {maxSize: 4, preferredSizes: []}}}"
+        )
+        output = tmp_path / "repository"
+        arguments = ["repository", "--values", LOCAL, "--values", values, "--output", output]
+
+        line = refusal(*arguments, "--model", model)
+        assert line == "extraModels.small.fast: give its model directory, --model small.fast=DIR"
+        line = refusal(*arguments, "--model", f"small.fast={other}")
+        assert line == "model: give its model directory, --model resnet50=DIR"
+        both = ["--model", other, "--model", f"small.fast={model}"]
+        assert "the values have no model tiny, only resnet50, small.fast" in refusal(
+            *arguments, *both, "--model", f"tiny={model}"
+        )
+        assert f"resnet50 has the folder {other} already" in refusal(
+            *arguments, *both, "--model", f"resnet50={model}"
+        )
+        assert not output.exists()
+
+        result = run(*arguments, *both)
+        assert result.returncode == 0, result.stderr
+        assert {file.parent.name for file in output.glob("*/config.pbtxt")} == {"resnet50", "small.fast"}
+        assert (output / "small.fast" / "7" / "model.onnx").exists()
+        text = (output / "small.fast" / "config.pbtxt").read_text()
+        config = text_format.Parse(text, model_config_pb2.ModelConfig())
+        assert (config.name, config.max_batch_size) == ("small.fast", 4)
+
+    def test_a_value_of_one_of_several_models_is_named_with_its_place(
+        self, refusal: Callable[..., str], model: Path, tmp_path: Path
+    ) -> None:
+        values = tmp_path / "values.yaml"
+        values.write_text("extraModels: {small: {input: {shape: [32, 32, 3]}}}")
+        models = ["--model", model, "--model", f"small={model}", "--output", tmp_path / "repository"]
+        line = refusal("repository", "--values", LOCAL, "--values", values, *models)
+        assert line.startswith("extraModels.small.input.shape: is [32, 32, 3], and the model in ")
 
     @pytest.mark.parametrize(
         ("values", "named"),

@@ -61,6 +61,12 @@ def test_an_extra_model_has_one_name_of_its_own(changes: dict[str, object], mess
         models({"model": {"name": "large"}, "extraModels": changes})
 
 
+@pytest.mark.parametrize("key", ["model", "extraModels"])
+def test_models_are_mappings(key: str) -> None:
+    with pytest.raises(BadInput, match=rf"^{key}: is \['small'\], and has to be a mapping"):
+        models({"model": {"name": "large"}, "extraModels": {"other": {}}, key: ["small"]})
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [("- 1", "holds a list"), ("a: [1", "not YAML in line 1"), ("a: 1\na:\tb", "not YAML in line 2")],

@@ -54,14 +54,13 @@ model.onnx
     - --runtime={{ $model.runtime }}
     - --precision={{ $model.precision }}
     - --max-batch={{ int $model.batching.maxSize }}
-    {{- $preferred := 0 }}
-    {{- range $model.batching.preferredSizes }}
-    {{- $preferred = max $preferred (int .) }}
+    {{- range include "inference-system.enginePreferredSizes" $model | fromJsonArray }}
+    - --preferred-batch={{ int . }}
     {{- end }}
-    - --preferred-batch={{ $preferred | default (int $model.batching.maxSize) }}
     {{- if ne $engine.cache.type "none" }}
     - --cache=/engines
     - --wait={{ int $engine.waitSeconds }}
+    - --keep-days={{ int $engine.cache.keepDays }}
     {{- end }}
   # What Triton gets: a pod asks for the larger of both, not for their sum, and the GPU is the same one.
   resources:
@@ -79,6 +78,27 @@ model.onnx
     - name: engines
       mountPath: /engines
     {{- end }}
+{{- end -}}
+
+{{/* Returns, as a JSON list, the batch sizes that a model's engine is tuned for, each in an optimization profile:
+     the largest preferred one, or where instances name profiles, the preferred sizes up to the last of these,
+     for a profile's number is its place among them. model_tools/engine/command.py has the same rule. Takes the
+     model. */}}
+{{- define "inference-system.enginePreferredSizes" -}}
+{{- $sizes := .batching.preferredSizes -}}
+{{- if .instances.profiles -}}
+{{- $last := 0 -}}
+{{- range .instances.profiles -}}
+{{- $last = max $last (int .) -}}
+{{- end -}}
+{{- slice $sizes 0 (min (add1 $last) (len $sizes)) | toJson -}}
+{{- else -}}
+{{- $largest := 0 -}}
+{{- range $sizes -}}
+{{- $largest = max $largest (int .) -}}
+{{- end -}}
+{{- list ($largest | default (int .batching.maxSize)) | toJson -}}
+{{- end -}}
 {{- end -}}
 
 {{/* Returns the pod's volume with the cache of engines, or nothing where there is none. */}}

@@ -16,6 +16,13 @@
 {{- fail (printf "%s.precision: %s can't run on %s.runtime %s, which takes %s." $path .precision $path .runtime (join ", " $precisions)) -}}
 {{- end -}}
 
+{{- with $values.triton.image -}}
+{{- /* NVIDIA's tags are the release: 24.11-py3. Of any other image the chart knows nothing. */ -}}
+{{- if and (eq $model.runtime "tensorflow") (hasSuffix "/tritonserver" .repository) (regexMatch "^[0-9]{2}[.][0-9]{2}-" .tag) (gt .tag "25.03") -}}
+{{- fail (printf "%s.runtime: tensorflow needs Triton 25.02 or older, and triton.image.tag is %s." $path .tag) -}}
+{{- end -}}
+{{- end -}}
+
 {{- $kinds := get (dict
       "tensorrt" (list "gpu")
       "openvino" (list "cpu")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -162,6 +165,31 @@ class TestCommand:
         assert listed.returncode == 1
         assert "is truncated" in listed.stdout
         assert listed.stderr.count("\n") == 1
+
+    def test_a_build_removes_what_nobody_took_for_long_and_nothing_else(
+        self, engine: Any, run: Any, small: Path, tmp_path: Path
+    ) -> None:
+        pytest.importorskip("openvino")
+        own = json.loads(engine(small, "--json").stdout)["key"]
+        other = tmp_path / "cache" / ("0" * 64)
+        shutil.copytree(tmp_path / "cache" / own, other)
+        for folder in (other, other.with_name(own)):
+            os.utime(folder, (0, 0))
+        assert engine(small).stderr == ""
+        done = engine(small, "--keep-days", 30)
+        assert done.stdout.endswith(": found in the cache\n")
+        assert re.fullmatch(r"0{12}  [0-9.]+ MiB, not used for \d+ days: removed\n", done.stderr)
+        assert not other.exists()
+
+        prune = ["engine", "prune", tmp_path / "cache", "--keep-days"]
+        assert run(*prune, 1).stdout == "0 removed, 0.0 MiB\n"
+        os.utime(tmp_path / "cache" / own / "used", (0, 0))
+        (removed,) = json.loads(run(*prune, 1, "--json").stdout)
+        assert removed["name"] == own
+        done = run("engine", "prune", tmp_path / "none", "--keep-days", 1)
+        assert (done.returncode, done.stderr) == (
+            2, f"model-tools: {tmp_path}/none: no such file or directory\n",
+        )  # fmt: skip
 
     def test_another_batch_size_needs_no_other_engine_but_another_model_does(
         self, engine: Any, small: Path

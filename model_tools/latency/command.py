@@ -51,13 +51,14 @@ def run(
     try:
         from model_tools.latency.metrics import Metrics
         from model_tools.latency.receiver import Receiver
+        from model_tools.latency.traces import Traces
 
         metrics = Metrics(thresholds, sample_every)
     except ImportError as error:
         raise BadInput(f"{error.name}: is missing; install inference-system[latency]") from error
     with interrupted_by(signal.SIGTERM, signal.SIGHUP):
         try:
-            receiver = Receiver(trace_host, trace_port, metrics)
+            receiver = Receiver(trace_host, trace_port, Traces(sample_every), metrics)
         except OSError as error:
             raise BadInput(f"--listen: {trace_host}:{trace_port} can't be used ({error.strerror})") from error
         with receiver:

@@ -22,8 +22,8 @@ class Receiver(HTTPServer):
 
     request_queue_size = 16
 
-    def __init__(self, host: str, port: int, metrics: Metrics) -> None:
-        self.traces, self.metrics = Traces(), metrics
+    def __init__(self, host: str, port: int, traces: Traces, metrics: Metrics) -> None:
+        self.traces, self.metrics = traces, metrics
         self.refused = False  # the last document was; the log has one line for the first of a row
         super().__init__((host, port), _Handler)
 

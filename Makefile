@@ -44,8 +44,8 @@ chart-docs: env ## Write the chart's README from its schema and values
 lock: env ## Resolve the dependencies anew into requirements/*.txt
 	$(LOCK) --no-deps requirements/uv.in -o requirements/uv.txt
 	$(LOCK) --no-deps requirements/kube-tools.in -o requirements/kube-tools.txt
-	$(LOCK) pyproject.toml --extra export --extra quantize --extra openvino --extra loadtest --extra slo --extra stores --group dev -o requirements/dev.txt
-	$(LOCK) pyproject.toml --extra loadtest --extra stores -c requirements/dev.txt -o requirements/tools.txt
+	$(LOCK) pyproject.toml --extra export --extra quantize --extra openvino --extra loadtest --extra latency --extra slo --extra stores --group dev -o requirements/dev.txt
+	$(LOCK) pyproject.toml --extra loadtest --extra latency --extra stores -c requirements/dev.txt -o requirements/tools.txt
 	$(LOCK) --no-deps --no-annotate requirements/triton-cpu.in -c <(sed -n 's/^\(openvino==[^ ]*\).*/\1/p' requirements/dev.txt) -o requirements/triton-cpu.txt
 	$(LOCK) --no-deps --no-annotate requirements/engine.in -c requirements/dev.txt -o requirements/engine.txt
 

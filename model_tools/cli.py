@@ -19,6 +19,7 @@ VERBS = {
     "repository": "model_tools.repository",
     "serve": "model_tools.serve",
     "fetch": "model_tools.fetch",
+    "latency-exporter": "model_tools.latency.command",
 }
 
 

@@ -5,7 +5,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import NoReturn
 
 import click
@@ -37,3 +41,18 @@ def run(command: click.Command, name: str) -> NoReturn:
 def _fail(name: str, message: str, status: int) -> NoReturn:
     print(f"{name}: {message}", file=sys.stderr)
     sys.exit(status)
+
+
+@contextmanager
+def interrupted_by(*signals: signal.Signals) -> Iterator[None]:
+    """Turns signals into the KeyboardInterrupt that Ctrl-C is."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -11,16 +11,15 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic
-from types import FrameType
 from urllib.error import URLError
 from urllib.request import urlopen
 
 import click
 
-from model_tools.console import BadInput
+from model_tools.console import BadInput, interrupted_by
 from model_tools.runtime import Runtime, triton_runtime
 
 EXIT_SECONDS = 10  # that Triton gives requests in flight when it stops
@@ -56,7 +55,7 @@ def command(
     is passed to Triton: `-- --cache-config=local,size=100000000` for models with a response cache.
     """
     with (
-        _interrupted_by(signal.SIGTERM, signal.SIGHUP),
+        interrupted_by(signal.SIGTERM, signal.SIGHUP),
         LocalTriton(
             repository,
             host,
@@ -254,18 +253,3 @@ def _failure(model: str, version: str, reason: str) -> str:
 def _end_with_parent() -> None:
     """In the new process: have the kernel end it when this one is killed."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-
-
-@contextlib.contextmanager
-def _interrupted_by(*signals: signal.Signals) -> Iterator[None]:
-    """Turns signals into the KeyboardInterrupt that Ctrl-C is."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in signals}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -13,10 +13,10 @@ from .render import merge
 FAULT = 60  # the last good minute
 END = 120
 JOB = 'job="inference/inference-system-triton", namespace="inference"'
-POD = f'{JOB}, endpoint="metrics", pod="inference-system-triton-a"'
+POD = f'{JOB}, pod="inference-system-triton-a"'
 OTHER = POD.replace("triton-a", "triton-b")
 MODEL = f'{POD}, model="resnet50", version="1"'
-TRACED = MODEL.replace('"metrics"', '"latency"') + ', phase="request"'
+TRACED = f'{MODEL}, phase="request"'
 CLIENT = f'{JOB.replace("triton", "loadtest")}, pod="c", protocol="grpc", outcome="success"'
 STATE = 'namespace="inference", pod="inference-system-triton-a"'
 CRASHING = ', container="triton", reason="CrashLoopBackOff"'

@@ -128,7 +128,7 @@ def test_the_startup_probe_waits_as_long_as_it_is_told() -> None:
 def test_liveness_waits_longer_than_readiness() -> None:
     """An overloaded pod leaves the Service long before it is restarted."""
     pod = pods(render_chart())["Deployment inference-system-triton"]["spec"]
-    triton, proxy = pod["containers"]
+    triton, proxy, _ = pod["containers"]
     patience = {
         name: container[name]["periodSeconds"] * container[name]["failureThreshold"]
         for name, container in (("readinessProbe", proxy), ("livenessProbe", triton))

@@ -90,7 +90,9 @@ def test_clients_reach_tritons_http_through_the_proxy_only() -> None:
     assert f"server triton 127.0.0.1:{given['http-port']}" in proxy()
     assert given["grpc-address"] == given["metrics-address"] == "0.0.0.0"
     names = {port["name"]: each["name"] for each in pod["containers"] for port in each["ports"]}
-    assert names == {"http": "proxy", "health": "proxy", "grpc": "triton", "metrics": "triton"}
+    assert names == {
+        "http": "proxy", "health": "proxy", "grpc": "triton", "metrics": "triton", "latency": "latency"
+    }  # fmt: skip
 
 
 def test_the_proxy_passes_nothing_but_health_on_its_plain_port() -> None:
@@ -105,7 +107,7 @@ def test_what_changes_triton_is_closed_with_a_key_that_no_client_has(option: str
     closed, _, key = arguments(pod)[option].partition(":")
     assert set(closed.split(",")) == ALL - OPEN
     assert key == "operator=$(POD_UID)"
-    (variable,) = container(pod, "triton")["env"]
+    (variable,) = (each for each in container(pod, "triton")["env"] if each["name"] == "POD_UID")
     assert variable == {"name": "POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}
     assert arguments(pod)["model-control-mode"] == "none"
 
@@ -119,7 +121,7 @@ def test_a_tls_secret_serves_tls_on_both_protocols_and_its_key_is_mounted_into_t
     assert (given["grpc-server-cert"], given["grpc-server-key"]) == ("/tls/tls.crt", "/tls/tls.key")
     assert "bind :8000 ssl crt /tls/tls.crt" in proxy(LOCAL, TLS)
     assert {"name": "tls", "secret": {"secretName": "certificate"}} in pod["volumes"]
-    for each in pod["containers"]:
+    for each in (container(pod, "triton"), container(pod, "proxy")):
         assert {"name": "tls", "mountPath": "/tls", "readOnly": True} in each["volumeMounts"], each["name"]
     assert len(found) == 3
     for name, client in found.items():
@@ -155,7 +157,7 @@ def test_only_the_releases_namespace_and_prometheus_may_reach_triton() -> None:
     assert prometheus["from"] == [
         {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
     ]
-    assert {port["port"] for port in prometheus["ports"]} == {8002}
+    assert {port["port"] for port in prometheus["ports"]} == {8002, 8004}
 
 
 def test_clients_of_other_namespaces_are_a_value() -> None:
@@ -173,7 +175,7 @@ def test_no_clients_admits_nobody_instead_of_everybody() -> None:
     """An empty `from` in a NetworkPolicy means any source."""
     ingress = policy({"networkPolicy": {"clients": []}})["ingress"]
     assert all(rule["from"] for rule in ingress)
-    assert {port["port"] for rule in ingress for port in rule["ports"]} == {8002}
+    assert {port["port"] for rule in ingress for port in rule["ports"]} == {8002, 8004}
 
 
 def test_triton_may_ask_for_names_and_fetch_a_model_from_a_url_and_nothing_else() -> None:

@@ -24,6 +24,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "model in an object store": {"model": {"source": {"type": "url", "url": "gs://bucket/resnet50"}}},
     "no load test": {"loadtest": {"enabled": False}},
     "no monitoring": {"monitoring": {"podMonitor": {"enabled": False}, "rules": {"enabled": False}}},
+    "no server latency": {"monitoring": {"serverLatency": {"enabled": False}}},
     "no region": {"region": ""},
     "private registry": {"imagePullSecrets": [{"name": "registry"}]},
     "surge instead of a gap": {"triton": {"rollingUpdate": {"maxSurge": "25%", "maxUnavailable": 0}}},
@@ -65,8 +66,8 @@ def test_a_regions_file_is_complete_and_names_its_region(file: Path) -> None:
 def test_a_region_is_on_everything_that_is_scraped() -> None:
     for suffix in ("-triton", "-loadtest"):
         monitor = only(render_chart({"region": "us-central1"}), "PodMonitor", suffix)
-        (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
-        assert {"targetLabel": "region", "replacement": "us-central1"} in endpoint["relabelings"]
+        for endpoint in monitor["spec"]["podMetricsEndpoints"]:
+            assert {"targetLabel": "region", "replacement": "us-central1"} in endpoint["relabelings"]
 
 
 def test_helm_lint_has_nothing_to_say_above_info() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 MODEL = "colours"
 PICTURE = (64, 64, 3)
 
@@ -28,3 +30,20 @@ def onnx_model(seed: int = 0) -> bytes:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
+
+
+def write_model(folder: Path, seed: int = 0) -> Path:
+    """A model directory as `model-tools export` writes it."""
+    import numpy as np
+
+    from model_tools import bundle
+    from model_tools.pictures import pictures
+
+    folder.mkdir(parents=True)
+    (folder / bundle.MODEL).write_bytes(onnx_model(seed))
+    metadata = {
+        "input": {"name": "image", "data_type": "UINT8", "shape": list(PICTURE)},
+        "output": {"name": "probabilities", "data_type": "FP32", "shape": [10]},
+    }
+    bundle.write(folder, metadata, pictures(1, *PICTURE), np.zeros((1, 10), np.float32))
+    return folder

@@ -18,13 +18,12 @@ import pytest
 import requests
 import tritonclient.grpc as triton_grpc
 import yaml
-from colours import MODEL, PICTURE, onnx_model
+from colours import MODEL, PICTURE, write_model
 from tritonclient.utils import InferenceServerException
 
 from charts.package import CHART
 from model_tools import bundle
 from model_tools.console import BadInput
-from model_tools.pictures import pictures
 from model_tools.serve import LocalTriton
 from model_tools.values import Values, load_values, merge
 
@@ -38,18 +37,6 @@ VALUES: Values = {
         "source": {"image": {"repository": "model", "tag": "1"}},
     },
 }
-
-
-def write_model(folder: Path, seed: int = 0) -> Path:
-    """A model directory as `model-tools export` writes it."""
-    folder.mkdir(parents=True)
-    (folder / bundle.MODEL).write_bytes(onnx_model(seed))
-    metadata = {
-        "input": {"name": "image", "data_type": "UINT8", "shape": list(PICTURE)},
-        "output": {"name": "probabilities", "data_type": "FP32", "shape": [10]},
-    }
-    bundle.write(folder, metadata, pictures(1, *PICTURE), np.zeros((1, 10), np.float32))
-    return folder
 
 
 @pytest.fixture

@@ -114,7 +114,8 @@ def _repository(folder: Path) -> Path:
     values = merge(load_values([LOCAL_VALUES])["model"], tensors)
     repository = folder / "repository"
     repository.mkdir()
-    write_repository(Bundle.load(write_model(folder / "model")), ModelConfig.from_values(values), repository)
+    served = (Bundle.load(write_model(folder / "model")), ModelConfig.from_values(values))
+    write_repository([served], repository)
     return repository
 
 

@@ -13,7 +13,7 @@ LADDER = (
     0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0,
 )  # fmt: skip
 MODELS = 256  # models and versions that get series; names come from Triton, but nothing here grows for ever
-OUTCOMES = ("used", "incomplete", "forced")
+OUTCOMES = ("used", "refused", "incomplete", "forced")
 
 
 class Metrics:
@@ -32,13 +32,19 @@ class Metrics:
         )
         self._traces = Counter(
             "inference_server_traces",
-            "Traces of Triton: used, incomplete (no model computed, or spans were lost), forced by a client",
+            "Traces of Triton: used, refused, incomplete (cached, or spans lost), forced by their client",
             ["outcome"],
             registry=self.registry,
         )
         for outcome in OUTCOMES:
             self._traces.labels(outcome)
-        self._refused = Counter(
+        self._refusals = Counter(
+            "inference_server_refused",
+            "Traced requests that found the queue full: nv_inference_request_failure has none of them",
+            ["model", "version"],
+            registry=self.registry,
+        )
+        self._refused_documents = Counter(
             "inference_server_trace_documents_refused",
             "Documents sent to the exporter that are no traces of Triton",
             registry=self.registry,
@@ -54,9 +60,12 @@ class Metrics:
         for execution in taken.executions:
             for phase, series in self._phases(execution.model, execution.version):
                 series.observe(execution.seconds[phase])
+        for model, version in taken.refusals:
+            if self._phases(model, version):
+                self._refusals.labels(model, version).inc()
 
     def refuse(self) -> None:
-        self._refused.inc()
+        self._refused_documents.inc()
 
     def serve(self, host: str, port: int) -> None:
         """Answers /metrics from a thread of its own. Raises OSError when the port can't be used."""
@@ -71,5 +80,6 @@ class Metrics:
             if len(self._series) >= MODELS:
                 return []
             found = [(phase, self._durations.labels(model, version, phase)) for phase in PHASES]
+            self._refusals.labels(model, version)  # at 0 from the first: what appears later has not increased
             self._series[model, version] = found
         return found

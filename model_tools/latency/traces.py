@@ -21,6 +21,7 @@ PHASES = {
     "output": ("COMPUTE_OUTPUT_START", "COMPUTE_END"),
 }
 _MARKS = {mark for between in PHASES.values() for mark in between}
+_ANSWERED = "REQUEST_END"  # the mark that a request which finds the queue full never gets
 _ROOT = "InferRequest"
 # Triton holds back 2048 spans at most and loses what comes then, so some never get their root: this many wait
 # for it before the oldest trace is given up.
@@ -43,14 +44,16 @@ class Execution:
 
 @dataclass
 class Taken:
-    """What a document completed. Outcomes of traces:
+    """What a document completed. refusals: models and versions whose queue took no more. Outcomes of traces:
 
     used: a model computed an answer, or failed to (Triton's traces don't tell);
-    incomplete: no model computed (refused, or answered from the response cache), or spans were lost;
+    refused: the queue was full, which Triton's own counters of failures leave out;
+    incomplete: no model computed (answered from the response cache), or spans were lost;
     forced: a trace context of its client asked for it, and it is left out as Triton leaves others out.
     """
 
     executions: list[Execution] = field(default_factory=list)
+    refusals: list[tuple[str, str]] = field(default_factory=list)
     outcomes: Counter[str] = field(default_factory=Counter)
 
 
@@ -121,14 +124,17 @@ class Traces:
 
 def _measure(spans: list[_Span], taken: Taken) -> None:
     computed = {span.parent: span.marks for span in spans if not span.model}
-    executions = []
+    executions, refusals = [], []
     for span in spans:
         marks = span.marks | computed.get(span.id, {})
         if span.model and marks.keys() >= _MARKS:
             seconds = {name: (marks[end] - marks[start]) / 1e9 for name, (start, end) in PHASES.items()}
             executions.append(Execution(span.model, span.version, seconds))
+        elif span.model and _ANSWERED not in marks:
+            refusals.append((span.model, span.version))
     taken.executions += executions
-    taken.outcomes["used" if executions else "incomplete"] += 1
+    taken.refusals += refusals
+    taken.outcomes["used" if executions else "refused" if refusals else "incomplete"] += 1
 
 
 def _spans(document: Any) -> Iterator[_Span]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from model_tools.kube import Release
 
 DURATION = "loadtest_request_duration_seconds"
-SERVER_DURATION = "inference_server_duration_seconds"
+SERVER_DURATION, QUEUE_FULL = "inference_server_duration_seconds", "inference_server_refused_total"
 SUCCESS, FAILURE = "nv_inference_request_success", "nv_inference_request_failure"
 PATIENCE = 60.0  # seconds to wait until Prometheus has seen the end of the window
 
@@ -26,13 +26,15 @@ PATIENCE = 60.0  # seconds to wait until Prometheus has seen the end of the wind
 class Source:
     """Where the numbers are: label selectors without braces, and the scrape interval in seconds.
 
-    percentile: the fraction of the requests that slo.latency.server is about, None where nothing measures it.
+    percentile: the fraction of the requests that slo.latency.server is about; sample_every: one request in so
+    many is traced. None and 0 where none are.
     """
 
     server: str
     client: str
     interval: float
     percentile: float | None = None
+    sample_every: int = 0
 
     @classmethod
     def of(cls, release: Release) -> Source:
@@ -42,6 +44,9 @@ class Source:
             client=f'namespace="{release.namespace}",pod=~"{name}-loadtest-worker-.+"',
             interval=seconds(values["monitoring"]["podMonitor"].get("interval") or "15s"),
             percentile=server_percentile(values),
+            sample_every=values["monitoring"]["serverLatency"]["sampleEvery"]
+            if server_percentile(values)
+            else 0,
         )
 
 
@@ -133,8 +138,12 @@ class _Server:
     def availability(self) -> float:
         answered = self._increase(SUCCESS)
         # A request that its own client gave up is not the service's failure.
-        refused = self._increase(FAILURE, 'reason!="CANCELED"')
-        return self._ratio(answered, f"({answered} + {refused})")
+        failed = self._increase(FAILURE, 'reason!="CANCELED"')
+        if self._source.sample_every:
+            # Requests that found the queue full, which only traces have, one in so many.
+            full = f"{self._increase(QUEUE_FULL)} * {self._source.sample_every}"
+            failed = f"({failed} + ({full} or vector(0)))"
+        return self._ratio(answered, f"({answered} + {failed})")
 
     def latency(self, patience: float) -> float:
         # Of a container of its own, which may have ended when Triton has not.

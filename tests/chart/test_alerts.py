@@ -59,6 +59,11 @@ def failing(reason: str, a_minute: str) -> dict[str, str]:
     return {f'nv_inference_request_failure{{{MODEL}, reason="{reason}"}}': a_minute}
 
 
+def queue_full(a_minute: str) -> dict[str, str]:
+    """Traced requests, one in seven, that Triton refused at once and counts nowhere."""
+    return {f"inference_server_refused_total{{{MODEL}}}": a_minute}
+
+
 def waiting(milliseconds: float) -> dict[str, str]:
     """1,500 requests a minute that wait 10 ms until the fault, and from then on so long."""
     return {f"nv_inference_queue_duration_us{{{MODEL}}}": counter(15_000_000, 1_500_000 * milliseconds)}
@@ -75,6 +80,7 @@ HEALTHY = {
     f"nv_inference_request_success{{{MODEL}}}": counter(1500),
     **failing("REJECTED", counter(0)),
     **failing("CANCELED", counter(0)),
+    **queue_full(counter(0)),
     **waiting(10),
     f"nv_inference_request_duration_us{{{MODEL}}}": counter(60_000_000),
     f"nv_inference_count{{{MODEL}}}": counter(1500),
@@ -159,6 +165,7 @@ SLOW_SERVER = traced({"0.1": counter(200, 0), "0.15": counter(214, 0), "0.25": c
         (["InferenceQueueTime"], 7, waiting(50)),
         (["InferenceQueueNearlyFull"], 3, {f"nv_inference_pending_request_count{{{MODEL}}}": gauge(10, 103)}),
         (["InferenceRequestsRejected"], 5, failing("REJECTED", counter(0, 30))),
+        (["InferenceRequestsRejected"], 5, queue_full(counter(0, 30 / 7))),
         (["InferenceClientLatency"], 6, SLOW),
         (
             ["InferenceEngineBuildFailed"],

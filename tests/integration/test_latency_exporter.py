@@ -160,9 +160,8 @@ def pod(tmp_path: Path) -> Callable[..., Pod]:
         containers = {each["name"]: each for each in deployment["spec"]["template"]["spec"]["containers"]}
         repository = tmp_path / "repository"
         repository.mkdir()
-        write_repository(
-            Bundle.load(write_model(tmp_path / "model")), ModelConfig.from_values(values["model"]), repository
-        )
+        served = (Bundle.load(write_model(tmp_path / "model")), ModelConfig.from_values(values["model"]))
+        write_repository([served], repository)
         exporter = Exporter([word for word in containers["latency"]["command"] if word[:2] == "--"], tmp_path)
         options = [
             word.replace("127.0.0.1:4318", f"127.0.0.1:{exporter.trace_port}")
@@ -321,7 +320,10 @@ def test_requests_that_no_model_computed_are_counted_beside_the_histogram(start:
     assert 0 < sum(answered) < 400
     samples = exporter.wait_for(400)
     assert samples["inference_server_traces_total", "used"] == sum(answered)
-    assert samples["inference_server_traces_total", "incomplete"] == 400 - sum(answered)
+    assert samples["inference_server_traces_total", "refused"] == 400 - sum(answered)
+    assert samples["inference_server_refused_total",] == 400 - sum(answered)
+    # Which is why it is counted here.
+    assert client.counters()["nv_inference_request_failure"] == 0
     for phase in PHASES:
         assert samples["inference_server_duration_seconds_count", phase] == sum(answered)
 

@@ -31,11 +31,24 @@
 {{- $triton := printf "job=%q" (include "inference-system.job" (list $root "triton")) -}}
 {{- if eq (index . 1) "availability" -}}
 {{- /* A request that its own client gave up is not the server's failure. */ -}}
-sum by (namespace, job, region, model) (rate(nv_inference_request_failure{ {{- $triton }}, reason!="CANCELED"}[{{ last . }}]))
+(sum by (namespace, job, region, model) (rate(nv_inference_request_failure{ {{- $triton }}, reason!="CANCELED"}[{{ last . }}])) + {{ include "inference-system.queueFullEvents" (list $root (last .)) }})
 {{- else -}}
 {{- /* Prometheus 3 writes the bound 2 as 2.0, Prometheus 2 as it was told. */ -}}
 {{- $bound := printf "%v" $root.Values.slo.latency.server.threshold | replace "." "[.]" -}}
 ({{ include "inference-system.allEvents" . }} - sum by (namespace, job, region, model) (rate(inference_server_duration_seconds_bucket{ {{- $triton }}, phase="request", le=~"{{ $bound }}([.]0)?"}[{{ last . }}])))
+{{- end -}}
+{{- end -}}
+
+{{/* Returns PromQL for the requests a second that find the queue full, by model, or 0 where nothing sees them:
+     no counter of Triton's has them, only traces, of one request in so many. Takes (list $ "window"). */}}
+{{- define "inference-system.queueFullEvents" -}}
+{{- $root := first . -}}
+{{- $triton := printf "job=%q" (include "inference-system.job" (list $root "triton")) -}}
+{{- $by := "sum by (namespace, job, region, model)" -}}
+{{- if $root.Values.monitoring.serverLatency.enabled -}}
+({{ $by }} (rate(inference_server_refused_total{ {{- $triton }}}[{{ last . }}])) * {{ int $root.Values.monitoring.serverLatency.sampleEvery }} or {{ $by }} (rate(nv_inference_request_success{ {{- $triton }}}[{{ last . }}])) * 0)
+{{- else -}}
+0
 {{- end -}}
 {{- end -}}
 

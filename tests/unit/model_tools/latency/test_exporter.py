@@ -117,7 +117,7 @@ def test_a_threshold_is_a_bound_that_counts_what_takes_just_as_long(metrics: Met
 
 
 def test_all_outcomes_are_there_before_the_first_trace_and_the_sampling_too(metrics: Metrics) -> None:
-    for outcome in ("used", "incomplete", "forced"):
+    for outcome in ("used", "refused", "incomplete", "forced"):
         assert value(metrics, "inference_server_traces_total", outcome=outcome) == 0
     assert value(metrics, "inference_server_trace_sampling") == 7
 

@@ -58,6 +58,16 @@ def test_the_phases_lie_between_tritons_marks() -> None:
     assert taken.outcomes == {"used": 1}
 
 
+def test_a_request_that_never_ended_was_refused_by_its_queue() -> None:
+    """As Triton 2.51 traces it: no compute, and no mark of the request's end."""
+    _, called, root = request()
+    called["events"] = [event for event in called["events"] if event["name"] != "REQUEST_END"]
+    taken = Traces().take(document([called, root]))
+    assert taken.refusals == [("resnet50", "3")]
+    assert taken.outcomes == {"refused": 1}
+    assert not taken.executions
+
+
 @pytest.mark.parametrize("cut", [1, 2])
 def test_a_trace_may_come_in_several_documents(cut: int) -> None:
     traces, spans = Traces(), request()
@@ -71,6 +81,7 @@ def test_a_trace_without_one_of_its_spans_is_incomplete(missing: str) -> None:
     taken = Traces().take(document(spans))
     assert taken.outcomes == {"incomplete": 1}
     assert not taken.executions
+    assert not taken.refusals
 
 
 @pytest.mark.parametrize("name", ["compute", "InferRequest"])

@@ -274,7 +274,7 @@ def test_triton_serves_on_without_an_exporter_and_a_new_one_counts_on(pod: Calla
             client.load(50)
         with made.exporter.running():
             client.load(50)
-            made.exporter.wait_for(50, 100)
+            made.exporter.wait_for(50, 150)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -9,7 +9,9 @@ TRITON is laid out by pack.py: Triton from its wheel, with this project's `tenso
     cuda     client batches of 64 in CUDA shared memory
     message  client batches of 64 in gRPC messages
 
-Each case is kept as it is measured; the same command goes on where it was stopped.
+With --sample-every N one request in N is traced, as the chart has it, and `model-tools latency-exporter` takes
+the traces. Each case is kept as it is measured; the same command goes on where it was stopped. Beside the
+output lies what Triton showed to Prometheus last, as FILE.prom.
 """
 
 from __future__ import annotations
@@ -46,6 +48,12 @@ LOADS = {
     "cuda": ((2, 2), (2, 4)),
     "message": ((4, 2),),
 }
+# As the chart's templates/triton/_latency.tpl.
+TRACES = "127.0.0.1:4318"
+TRACING = (
+    "mode=opentelemetry", "level=TIMESTAMPS", f"opentelemetry,url=http://{TRACES}/v1/traces",
+    "opentelemetry,bsp_schedule_delay=1000",
+)  # fmt: skip
 POOL = 256 << 20  # bytes that Triton shares with each of its Python processes
 CONFIG = """name: "resnet50"
 backend: "tensorrt"
@@ -81,11 +89,35 @@ def serving(arguments: argparse.Namespace, instances: int, log: Path) -> Iterato
             lines.write(line + "\n")
             lines.flush()
 
-        with LocalTriton(
-            Path(folder), log=say, timeout=120, runtime=Runtime(arguments.root, environment),
-            options=[f"--backend-config=python,shm-default-byte-size={POOL}", *arguments.option],
+        options = [f"--backend-config=python,shm-default-byte-size={POOL}", *arguments.option]
+        if arguments.sample_every:
+            traced = (f"rate={arguments.sample_every}", *TRACING)
+            options += [f"--trace-config={setting}" for setting in traced]
+        with exporter(arguments.sample_every), LocalTriton(
+            Path(folder), log=say, timeout=120, runtime=Runtime(arguments.root, environment), options=options
         ) as triton:  # fmt: skip
             yield triton
+
+
+@contextmanager
+def exporter(sample_every: int) -> Iterator[None]:
+    """What takes the traces, while the block runs; its own metrics are printed at the end."""
+    if not sample_every:
+        yield
+        return
+    command = [
+        sys.executable, "-m", "model_tools", "latency-exporter", "--host=127.0.0.1", "--port=8004",
+        f"--listen={TRACES}", f"--sample-every={sample_every}",
+    ]  # fmt: skip
+    process = subprocess.Popen(command)
+    try:
+        yield
+        for line in shown("127.0.0.1:8004"):
+            if "_traces_total" in line or ('phase="request"' in line and "_count" in line):
+                print(line, flush=True)
+    finally:
+        process.terminate()
+        process.wait(10)
 
 
 def load(url: str, case: str, processes: int, concurrency: int, seconds: float) -> dict[str, Any]:
@@ -120,17 +152,22 @@ def load(url: str, case: str, processes: int, concurrency: int, seconds: float) 
     }
 
 
-def counters(triton: LocalTriton) -> dict[str, float]:
-    """Of Triton's metrics: what the model did, and what the GPU and Triton's processes took so far."""
+def shown(address: str) -> list[str]:
+    """The lines of a process's metrics."""
     for tries_left in reversed(range(50)):  # Triton is ready a moment before it listens here
         try:
-            with urlopen(f"http://{triton.metrics}/metrics", timeout=10) as answer:
-                lines = answer.read().decode().splitlines()
-            break
+            with urlopen(f"http://{address}/metrics", timeout=10) as answer:
+                return str(answer.read().decode()).splitlines()
         except URLError:
             if not tries_left:
                 raise
             time.sleep(0.1)
+    raise AssertionError
+
+
+def counters(triton: LocalTriton) -> dict[str, float]:
+    """Of Triton's metrics: what the model did, and what the GPU and Triton's processes took so far."""
+    lines = shown(triton.metrics)
     found: dict[str, float] = {}
     for line in lines:
         name = line.partition("{")[0]
@@ -228,6 +265,7 @@ def main() -> None:
     )
     parser.add_argument("--kind", default="KIND_GPU")
     parser.add_argument("--note", default="", help="kept with the cases, to tell variants apart")
+    parser.add_argument("--sample-every", type=int, default=0, metavar="N", help="trace one request in N")
     parser.add_argument("--option", action="append", default=[], help="one more of Triton's own")
     parser.add_argument("--library-path", action="append", default=[], help="one more folder of libraries")
     parser.add_argument("--keep", action="append", default=[], help="environment variable that Triton gets")
@@ -256,6 +294,8 @@ def main() -> None:
                         ),
                         **key,
                     )
+                text = "\n".join(shown(triton.metrics))
+                arguments.output.with_suffix(".prom").write_text(f"{text}\n")
         except Exception as error:  # one that does not start must not keep the others from it
             print(f"FAILED with {instances} instances: {error}", flush=True)
     print(f"bare engine, batch {BATCH}, copies included: {engine:,.0f} images/s")

@@ -1,7 +1,7 @@
 """Series of every metric that the dashboards know, served over HTTP as exporters would.
 
-Counters rise and gauges move, for a Prometheus without a cluster. There are three releases: one in two regions,
-and one without a region in a namespace of its own.
+Counters rise and gauges move, for a Prometheus without a cluster. There are three releases: one in two
+regions, and one without a region in a namespace of its own.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ LOADTEST = _all(
     ("loadtest_request_duration_seconds", "histogram", "s"),
     ("loadtest_users", "gauge", "user"),
 )
-PROMETHEUS = _all("prometheus", ("up", "gauge", "target"), ("ALERTS", "gauge", "alert"))
+PROMETHEUS = _all("prometheus", ("up", "gauge", "ratio"), ("ALERTS", "gauge", "ratio"))
 
 # What the cluster exports.
 KUBE_STATE_METRICS = _all(

@@ -71,7 +71,7 @@ REQUESTS = Row(
             "Failures by pod",
             "Requests a second that each pod did not answer, but for those that clients gave up.",
             "`nv_inference_request_failure` without CANCELED.",
-            "One pod fails alone: delete it, and keep its log. All fail: what was rolled out last?",
+            "One pod fails alone: delete it, and keep its log. All fail: see what was rolled out last.",
             (Query(rate(FAILURE, PODS, "pod", extra='reason!="CANCELED"'), "{{pod}}"),),
             "reqps",
             alerts=("InferenceRequestsRejected", "InferenceErrorBudgetBurn"),

@@ -79,6 +79,7 @@ def draw(finding: Finding, window: Window) -> tuple[str, list[Line]]:
         _scale(axes, panel, window)
         lines += _promises(axes, finding)
         _steps(axes, panel)
+        _ticks(axes, panel)
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     svg = text.getvalue()
@@ -149,7 +150,6 @@ def _steps(axes: Axes, panel: Panel) -> None:
 
 def _scale(axes: Axes, panel: Panel, window: Window) -> None:
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axes.set_xlim(*_times([window.start, window.end]))
     ticks = AutoDateLocator(minticks=2, maxticks=max(3, panel.width // 2))
@@ -158,14 +158,32 @@ def _scale(axes: Axes, panel: Panel, window: Window) -> None:
     low, high = axes.get_ylim()
     if panel.minimum is not None:
         low = panel.minimum
-        high = high * 1.02 if high > low else low + 1
+        # Nothing but zeros: matplotlib would show the neighbourhood of 0.
+        high = high * 1.02 if axes.dataLim.y1 > low else low + 1
     if panel.maximum is not None:
         high = panel.maximum
     if panel.minimum is None and high - low < 1e-9:
         low, high = low - 0.01, high
     axes.set_ylim(low, high)
-    axes.yaxis.set_major_locator(MaxNLocator(5, integer=panel.decimals == 0))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: shown(value, panel.unit, None)))
+
+
+def _ticks(axes: Axes, panel: Panel) -> None:
+    """Of the finished axis: promises may have made it longer."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
+
+    if panel.unit == "bytes":
+        axes.yaxis.set_major_locator(MultipleLocator(_binary_step(axes.get_ylim()[1] / 5)))
+    else:
+        axes.yaxis.set_major_locator(MaxNLocator(5, integer=panel.decimals == 0))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: shown(value, panel.unit, panel.decimals)))
+
+
+def _binary_step(least: float) -> float:
+    """A step of at least that many bytes that is round in KiB, MiB or GiB."""
+    unit = 1.0
+    while least >= 1000 * unit:
+        unit *= 1024
+    return next(step * unit for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1024) if step * unit >= least)
 
 
 def _line(

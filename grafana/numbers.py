@@ -15,7 +15,7 @@ BYTES = ("B", "KiB", "MiB", "GiB", "TiB")
 def shown(value: float, unit: Unit, decimals: int | None = None) -> str:
     """A value with its unit, about three digits long unless decimals says otherwise."""
     if unit == "s":
-        return f"-{human(-value, 'seconds')}" if value < 0 else human(value, "seconds") if value else "0 s"
+        return _seconds(value)
     if unit == "percentunit":
         return f"{_digits(value * 100, decimals)} %"
     if unit == "celsius":
@@ -28,6 +28,14 @@ def shown(value: float, unit: Unit, decimals: int | None = None) -> str:
         return _digits(value, decimals)
     suffix = SUFFIXES[unit]
     return _scaled(value, 1000, tuple(f"{step}{suffix}" for step in LARGE), " " if suffix else "", decimals)
+
+
+def _seconds(value: float) -> str:
+    """As an objective's, but for 0 and for what rounding takes to the next larger unit."""
+    if not value:
+        return "0 s"
+    digits = float(f"{abs(value):.3g}")
+    return f"{'-' if value < 0 else ''}{human(digits, 'seconds')}"
 
 
 def _scaled(value: float, base: int, steps: tuple[str, ...], space: str, decimals: int | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -17,7 +18,9 @@ COLOURS = {
     "green": "#15803d", "orange": "#c2410c", "dark-orange": "#c2410c", "red": "#b91c1c", "blue": "#0f172a",
     "transparent": "#0f172a",
 }  # fmt: skip
+BAR = "#3b82f6"
 MOST = 14  # lines of a legend
+LONGEST = 26  # letters of a name in it
 
 OWN_STYLE = """
 main { max-width: 1380px; }
@@ -35,14 +38,16 @@ h2.board { font-size: 22px; margin: 36px 0 2px; } h3.row { font-size: 15px; marg
 .legend { display: grid; grid-template-columns: repeat(auto-fill, minmax(230px, 1fr)); gap: 0 18px;
           font-size: 12px; margin-top: 6px; }
 .legend div { display: flex; gap: 6px; align-items: center; min-width: 0; }
-.legend span.name { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; flex: 1; }
+.legend span.name { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; flex: 1; width: auto; }
+.panel code { font-size: 0.95em; }
 .legend b { font-weight: 500; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .legend i { flex: none; width: 14px; height: 3px; border-radius: 1px; }
-.legend i.dash { background: none !important; height: 0; border-top: 2px dashed var(--bad); }
+.legend i.dash { background: repeating-linear-gradient(90deg, var(--bad) 0 4px, transparent 4px 6px);
+                 height: 2px; }
 .stat { font-size: 26px; font-weight: 600; line-height: 1.2; margin: auto 0 0; }
-.bars div.bar { display: grid; grid-template-columns: minmax(90px, 45%) 1fr auto; gap: 10px;
+.bars div.bar { display: grid; grid-template-columns: minmax(90px, 50%) 1fr auto; gap: 10px;
                 align-items: center; font-size: 12.5px; padding: 3px 0; }
-.bars .name { overflow-wrap: anywhere; line-height: 1.25; }
+.bars .name { overflow-wrap: anywhere; line-height: 1.25; width: auto; }
 .bars .track { background: #f1f5f9; height: 12px; border-radius: 3px; }
 .bars .track u { display: block; height: 12px; border-radius: 3px; text-decoration: none; }
 .panel table { font-size: 13px; } .panel td { padding: 4px 10px 4px 0; overflow-wrap: anywhere; }
@@ -126,7 +131,7 @@ def _board(board: Board, findings: Sequence[Finding], window: Window) -> str:
 def _panel(finding: Finding, window: Window) -> str:
     panel = finding.panel
     kind = "broken" if finding.faults else "" if finding.has_data else "empty"
-    sub = f'<p class="sub">{_text(panel.shows)}</p>' if panel.width > 6 else ""
+    sub = f'<p class="sub">{_marked(panel.shows)}</p>' if panel.width > 6 else ""
     return (
         f'<section class="panel {kind}" style="grid-column: span {panel.width}" '
         f'title="{_text(panel.description)}">'
@@ -163,7 +168,7 @@ def _legend(lines: Sequence[Line]) -> str:
             '<i class="dash"></i>' if line.dashed is not None else f'<i style="background:{line.colour}"></i>'
         )
         name = f"{line.name} (above the plot)" if line.hidden else line.name
-        text += f'<div>{swatch}<span class="name" title="{_text(name)}">{_text(name)}</span>'
+        text += f'<div>{swatch}<span class="name" title="{_text(name)}">{_text(_short(name))}</span>'
         text += f"<b>{_text(line.last)}</b></div>"
     more = f"<div>and {len(lines) - MOST} more</div>" if len(lines) > MOST else ""
     return f'<div class="legend">{text}{more}</div>'
@@ -186,8 +191,10 @@ def _bars(finding: Finding) -> str:
         said, colour = _said(value, panel)
         width = max(0.0, min(100.0, 100 * value / top))
         text += (
-            f'<div class="bar"><span class="name">{_text(name)}</span><span class="track">'
-            f'<u style="width:{width:.1f}%;background:{colour}"></u></span><b>{_text(said)}</b></div>'
+            f'<div class="bar"><span class="name" title="{_text(name)}">{_text(_short(name))}</span><span '
+            f'class="track">'
+            f'<u style="width:{width:.1f}%;background:{colour if panel.steps else BAR}"></u></span>'
+            f"<b>{_text(said)}</b></div>"
         )
     return f'<div class="bars">{text}</div>'
 
@@ -244,6 +251,16 @@ def _said(value: float, panel: Panel) -> tuple[str, str]:
 def _span(window: Window) -> str:
     start, end = (datetime.fromtimestamp(when, UTC) for when in (window.start, window.end))
     return f"{start:%Y-%m-%d %H:%M:%S} to {end:%H:%M:%S} UTC"
+
+
+def _short(name: str) -> str:
+    """The end of a long name: pods of one Deployment begin with the same."""
+    return name if len(name) <= LONGEST else f"…{name[-LONGEST:]}"
+
+
+def _marked(text: str) -> str:
+    """Markdown's `code` as HTML, of text that has nothing else of it."""
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", _text(text))
 
 
 def _text(text: str) -> str:

@@ -54,6 +54,8 @@ def test_a_choice_that_is_none_is_refused(option: str) -> None:
     [
         (0.0123, "s", None, "12.3 ms"),
         (0, "s", None, "0 s"),
+        (0.00099999, "s", None, "1 ms"),
+        (-0.5, "s", None, "-500 ms"),
         (1.5, "s", None, "1.5 s"),
         (1234.5, "reqps", None, "1,234 req/s"),
         (0.99912, "percentunit", 3, "99.912 %"),

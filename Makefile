@@ -33,6 +33,7 @@ lint: env ## ruff, mypy, and whether what is generated is current
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m charts.reference --check
+	$(BIN)/python -m grafana.generate --check
 
 format: env ## Let ruff rewrite the code
 	$(BIN)/ruff check --fix .
@@ -40,6 +41,13 @@ format: env ## Let ruff rewrite the code
 
 chart-docs: env ## Write the chart's README from its schema and values
 	$(BIN)/python -m charts.reference
+
+dashboards: env ## Write the chart's Grafana dashboards from grafana/
+	$(BIN)/python -m grafana.generate
+
+PROMETHEUS ?= http://localhost:9090
+dashboards-preview: env ## Draw them from $PROMETHEUS into build/dashboards, without a Grafana
+	@$(BIN)/python -m grafana.preview --url $(PROMETHEUS) $(PREVIEW_ARGS)
 
 lock: env ## Resolve the dependencies anew into requirements/*.txt
 	$(LOCK) --no-deps requirements/uv.in -o requirements/uv.txt
@@ -65,6 +73,6 @@ $(VENV)/.stamp: requirements/dev.txt requirements/uv.txt pyproject.toml
 help:
 	@awk 'BEGIN {FS = ":.*## "} \
 	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
-	  /^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	  /^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo test test-e2e cluster-up cluster-down lint format chart-docs lock dist clean env help
+.PHONY: demo test test-e2e cluster-up cluster-down lint format chart-docs dashboards dashboards-preview lock dist clean env help

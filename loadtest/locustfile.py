@@ -216,6 +216,7 @@ def prepare(environment: Any, runner: Any, web_ui: Any, **_: Any) -> None:
     """Once a process: serves metrics and state, and ends a headless run whose server isn't there."""
     options = environment.parsed_options
     if options.metrics_port and not isinstance(runner, MasterRunner):
+        session.metrics.count_users(lambda: int(runner.user_count))
         try:
             session.metrics.serve(options.metrics_port)
         except OSError as error:

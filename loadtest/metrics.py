@@ -1,6 +1,8 @@
-"""What load-test workers export to Prometheus: the latency that clients see."""
+"""What load-test workers export to Prometheus: the latency that clients see, and how many they are."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 # Fine enough for a p99 of a GPU's few milliseconds, wide enough for a CPU under overload.
 BUCKETS = (
@@ -10,10 +12,13 @@ BUCKETS = (
 
 
 class Metrics:
-    """The histogram loadtest_request_duration_seconds{protocol,outcome}, in a registry of its own."""
+    """The histogram loadtest_request_duration_seconds{protocol,outcome} and the gauge loadtest_users.
+
+    Both are in a registry of their own.
+    """
 
     def __init__(self) -> None:
-        from prometheus_client import CollectorRegistry, Histogram
+        from prometheus_client import CollectorRegistry, Gauge, Histogram
 
         self.registry = CollectorRegistry()
         self._durations = Histogram(
@@ -23,6 +28,11 @@ class Metrics:
             buckets=BUCKETS,
             registry=self.registry,
         )
+        self._users = Gauge("loadtest_users", "Users that this worker runs", registry=self.registry)
+
+    def count_users(self, count: Callable[[], int]) -> None:
+        """Asks that function for the number of users whenever somebody reads the metrics."""
+        self._users.set_function(count)
 
     def observe(self, protocol: str, outcome: str, seconds: float) -> None:
         self._durations.labels(protocol, outcome).observe(seconds)

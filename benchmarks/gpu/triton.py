@@ -9,8 +9,8 @@ TRITON is laid out by pack.py: Triton from its wheel, with this project's `tenso
     cuda     client batches of 64 in CUDA shared memory
     message  client batches of 64 in gRPC messages
 
-With --sample-every N one request in N is traced, as the chart has it, and `model-tools latency-exporter` takes
-the traces. Each case is kept as it is measured; the same command goes on where it was stopped. Beside the
+With --sample-every N one request in N is traced, as the chart has it, and `model-tools latency-exporter`
+takes the traces. Each case is kept as it is measured; the same command goes on where it was stopped. Beside the
 output lies what Triton showed to Prometheus last, as FILE.prom.
 """
 

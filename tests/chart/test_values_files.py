@@ -94,6 +94,10 @@ def test_objects_have_the_names_that_tools_look_for() -> None:
         ("PodMonitor", "blue-inference-system-loadtest"),
         ("PrometheusRule", "blue-inference-system-alerts"),
         ("PrometheusRule", "blue-inference-system-slo"),
+        *(
+            ("ConfigMap", f"blue-inference-system-grafana-{board}")
+            for board in ("capacity", "gpu", "loadtest", "overview", "triton")
+        ),
         ("Deployment", "blue-inference-system-loadtest-master"),
         ("Deployment", "blue-inference-system-loadtest-worker"),
         ("Service", "blue-inference-system-loadtest"),

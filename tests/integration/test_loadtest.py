@@ -306,6 +306,12 @@ def test_prometheus_and_locust_agree_about_one_load(
     assert set(measurement.series) >= {"throughput", "batch", "queue", "infer", "client.p99"}
 
 
+def test_workers_tell_how_many_users_they_run(statistics: dict[str, Any], prometheus: Prometheus) -> None:
+    seconds = round(statistics["end"] - statistics["start"])
+    users = f"max_over_time(loadtest_users{{{SOURCE.client}}}[{seconds}s])"
+    assert prometheus.value(users, statistics["end"]) == USERS
+
+
 def test_an_objective_without_data_has_no_value_but_a_reason(
     statistics: dict[str, Any], prometheus: Prometheus
 ) -> None:

@@ -23,7 +23,7 @@ from grafana.parts import (
 )
 
 # Which objective an SLO's error budget comes from: 1 - objective is the share of requests that may be bad.
-OBJECTIVES = {"availability": "availability", "latency": "latency.server"}
+OBJECTIVES = {"availability": "availability", "latency": "latency.server.percentile"}
 FIRING = f'ALERTS{{alertname=~"Inference.+", alertstate="firing", {NODES}}}'
 # The latency SLO counts what the exporter beside Triton measures.
 NEEDS = {"availability": frozenset[str](), "latency": frozenset({"latency exporter"})}
@@ -56,7 +56,7 @@ def either(*exprs: str) -> str:
     return "\nor ".join(exprs)
 
 
-SHARES = "availability|latency.server"
+SHARES = "availability|latency.server.percentile"
 TIMES = "latency.client.p.+|queueTime"
 KEPT_SHARES = either(*(named(name, f"1 - {errors(slo, '1h')}") for slo, name in OBJECTIVES.items()))
 KEPT_TIMES = either(
@@ -310,7 +310,7 @@ LATENCY = Row(
                     Query(f"max(inference:server_seconds:{name}_5m{{{MODEL}}})", name)
                     for name in ("p50", "p95", "p99")
                 ),
-                objective("latency.server.seconds", "objective"),
+                objective("latency.server.threshold", "objective"),
             ),
             "s",
             alerts=("InferenceErrorBudgetBurn",),
@@ -323,7 +323,7 @@ LATENCY = Row(
             "One region is slower: its load, its GPUs (GPU dashboard) or its engine.",
             (
                 Query(f"max by ({WHERE}) (inference:server_seconds:p99_5m{{{MODEL}}})", WHO),
-                objective("latency.server.seconds", "objective"),
+                objective("latency.server.threshold", "objective"),
             ),
             "s",
             alerts=("InferenceErrorBudgetBurn",),

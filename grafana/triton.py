@@ -108,7 +108,7 @@ TIME = Row(
                     )
                     for name in ("p50", "p95", "p99")
                 ),
-                objective("latency.server.seconds", "objective"),
+                objective("latency.server.threshold", "objective"),
             ),
             "s",
             alerts=("InferenceErrorBudgetBurn",),

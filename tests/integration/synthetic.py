@@ -21,7 +21,7 @@ PHASES = {"request": 0.018, "queue": 0.006, "input": 0.001, "infer": 0.010, "out
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 REASONS = {"REJECTED": 0.4, "CANCELED": 0.2, "BACKEND": 0.0, "OTHER": 0.0}  # requests a second
 OBJECTIVES = {
-    "availability": 0.999, "latency.server": 0.99, "latency.server.seconds": 0.1,
+    "availability": 0.999, "latency.server.percentile": 0.99, "latency.server.threshold": 0.1,
     "latency.client.p50": 0.05, "latency.client.p95": 0.1, "latency.client.p99": 0.2,
     "queueTime": 0.02, "throughput": 400, "batchSize": 4,
 }  # fmt: skip

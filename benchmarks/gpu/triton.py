@@ -10,8 +10,8 @@ TRITON is laid out by pack.py: Triton from its wheel, with this project's `tenso
     message  client batches of 64 in gRPC messages
 
 With --sample-every N one request in N is traced, as the chart has it, and `model-tools latency-exporter`
-takes the traces. Each case is kept as it is measured; the same command goes on where it was stopped. Beside the
-output lies what Triton showed to Prometheus last, as FILE.prom.
+takes the traces. Each case is kept as it is measured; the same command goes on where it was stopped. What
+Triton showed to Prometheus last lies beside the output as FILE.prom.
 """
 
 from __future__ import annotations

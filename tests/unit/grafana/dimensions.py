@@ -22,8 +22,8 @@ UNITS: dict[str, dict[str, int]] = {
     "request/batch": {"request": 1, "batch": -1},
 }
 OBJECTIVES = {
-    "availability": "ratio", "latency.server.percentile": "ratio", "latency.server.threshold": "s", "queueTime": "s",
-    "throughput": "request/s", "batchSize": "request/batch",
+    "availability": "ratio", "latency.server.percentile": "ratio", "latency.server.threshold": "s",
+    "queueTime": "s", "throughput": "request/s", "batchSize": "request/batch",
 }  # fmt: skip
 RESOURCES = {"cpu": "ratio", "memory": "B", "nvidia_com_gpu": "gpu"}
 COMPARISONS = {"==", "!=", ">", ">=", "<", "<="}

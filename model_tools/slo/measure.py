@@ -99,13 +99,12 @@ def measure(
     histogram. percentiles: names such as p99. What can't be measured is a Measured without a value, never an
     exception; BadInput is raised only where Prometheus can't be asked at all.
     """
-    window = f"[{max(1, round(end - start))}s]"
-    server = _Server(prometheus, source, window, end)
-    fresh = _tried(lambda: _scraped(prometheus, f"{SUCCESS}{{{source.server}}}", end, patience))
+    server = _Server(prometheus, source, start, end, patience)
+    fresh = _tried(lambda: server.scraped(SUCCESS))
     client = (
         _from_load(load, percentiles)
         if load
-        else _from_histogram(prometheus, source, window, end, percentiles)
+        else _from_histogram(prometheus, source, _window(start, end), end, percentiles)
     )
 
     def of_server(query: Callable[[], float]) -> Measured:
@@ -114,7 +113,7 @@ def measure(
     values = {
         "availability": _availability(of_server(server.availability), client["availability"]),
         **{f"latency.client.{name}": client[name] for name in percentiles},
-        **({"latency.server": _tried(lambda: server.latency(patience))} if source.percentile else {}),
+        **({"latency.server": _tried(server.latency)} if source.percentile else {}),
         "queueTime": of_server(server.queue_time),
         "throughput": client["throughput"],
         "batchSize": of_server(server.batch_size),
@@ -132,8 +131,17 @@ def seen_by_clients(load: Mapping[str, Any], percentiles: list[str]) -> dict[str
 class _Server:
     """What Triton's counters say about the window."""
 
-    def __init__(self, prometheus: Prometheus, source: Source, window: str, end: float) -> None:
-        self._prometheus, self._source, self._window, self._end = prometheus, source, window, end
+    def __init__(
+        self, prometheus: Prometheus, source: Source, start: float, end: float, patience: float
+    ) -> None:
+        self._prometheus, self._source, self._patience = prometheus, source, patience
+        self._start, self._end, self._window = start, end, _window(start, end)
+
+    def scraped(self, metric: str, extra: str = "") -> float:
+        """1, once Prometheus has seen the end of the window in all pods that it saw in it. Raises NoData."""
+        selector = self._selector(metric, extra)
+        self._prometheus.wait_until_scraped(selector, self._end, self._patience, self._start)
+        return 1.0
 
     def availability(self) -> float:
         answered = self._increase(SUCCESS)
@@ -145,10 +153,9 @@ class _Server:
             failed = f"({failed} + ({full} or vector(0)))"
         return self._ratio(answered, f"({answered} + {failed})")
 
-    def latency(self, patience: float) -> float:
+    def latency(self) -> float:
         # Of a container of its own, which may have ended when Triton has not.
-        count = f'{SERVER_DURATION}_count{{{self._source.server},phase="request"}}'
-        self._prometheus.wait_until_scraped(count, self._end, patience)
+        self.scraped(f"{SERVER_DURATION}_count", 'phase="request"')
         buckets = self._increase(f"{SERVER_DURATION}_bucket", 'phase="request"', "by (le) ")
         quantile = f"histogram_quantile({self._source.percentile:g}, {buckets})"
         return self._prometheus.value(quantile, self._end)
@@ -160,16 +167,17 @@ class _Server:
         return self._ratio(self._increase("nv_inference_count"), self._increase("nv_inference_exec_count"))
 
     def _increase(self, metric: str, extra: str = "", by: str = "") -> str:
-        labels = ",".join(part for part in (self._source.server, extra) if part)
-        return f"sum {by}(increase({metric}{{{labels}}}{self._window}))"
+        return f"sum {by}(increase({self._selector(metric, extra)}{self._window}))"
+
+    def _selector(self, metric: str, extra: str) -> str:
+        return f"{metric}{{{','.join(part for part in (self._source.server, extra) if part)}}}"
 
     def _ratio(self, above: str, below: str) -> float:
         return self._prometheus.value(f"{above} / {below}", self._end)
 
 
-def _scraped(prometheus: Prometheus, selector: str, end: float, patience: float) -> float:
-    prometheus.wait_until_scraped(selector, end, patience)
-    return 1.0
+def _window(start: float, end: float) -> str:
+    return f"[{max(1, round(end - start))}s]"
 
 
 def _availability(server: Measured, client: Measured) -> Measured:

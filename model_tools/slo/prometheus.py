@@ -91,15 +91,16 @@ class Prometheus:
             raise NoData(f"nothing for {query}")
         return found
 
-    def wait_until_scraped(self, selector: str, until: float, patience: float) -> None:
+    def wait_until_scraped(self, selector: str, until: float, patience: float, since: float = 0) -> None:
         """Returns when every series of the selector has a sample at or after that time.
 
-        Raises NoData when there is no series, StaleData when one stays behind, after patience seconds.
+        Series that ended before `since` are of pods that were gone by then. Raises NoData when there is no
+        series, StaleData when one stays behind, after patience seconds.
         """
         deadline = time.monotonic() + patience
         while True:
             try:
-                ages = self.samples(f"timestamp({selector})", time.time())
+                ages = self.samples(f"timestamp({selector}) >= {since:.0f}", time.time())
                 last = min(ages, key=lambda sample: sample.value)
                 if last.value >= until:
                     return

@@ -342,6 +342,8 @@ def test_a_sample_from_before_the_window_ended_is_stale(prometheus: Prometheus) 
     prometheus.wait_until_scraped("up", time.time(), patience=10)
     with pytest.raises(StaleData, match="older"):
         prometheus.wait_until_scraped("up", time.time() + 3600, patience=1)
+    with pytest.raises(NoData):  # a series that had ended before the window began is no part of it
+        prometheus.wait_until_scraped("up", time.time(), patience=0, since=time.time() + 3600)
     with pytest.raises(NoData, match="nv_no_such_metric"):
         prometheus.wait_until_scraped("nv_no_such_metric", time.time(), patience=0)
 

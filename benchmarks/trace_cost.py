@@ -3,9 +3,10 @@
     python benchmarks/trace_cost.py
 
 Three Tritons run at the same time: one without tracing, one that traces every 7th request, one that traces
-each; the last two have an exporter. One at a time has load. Phases alternate, so that whatever else happens on
-the machine reaches all, and each round gives ratios of throughputs; the report is their median and range. The model
-computes next to nothing, so most of a request is what tracing adds to: a real model's ratios are nearer to 1.
+each; the last two have an exporter. One at a time has load. Phases alternate, so that whatever else happens
+on the machine reaches all, and each round gives ratios of throughputs; the report is their median and range.
+The model computes next to nothing, so most of a request is what tracing adds to: a real model's ratios are
+nearer to 1.
 """
 
 from __future__ import annotations

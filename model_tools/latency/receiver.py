@@ -38,8 +38,8 @@ class _Handler(BaseHTTPRequestHandler):
     server: Receiver
 
     def setup(self) -> None:
-        self.timeout = PATIENCE
         super().setup()
+        self.connection.settimeout(PATIENCE)
 
     def do_POST(self) -> None:
         status, reason = self._take()

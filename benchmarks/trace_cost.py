@@ -1,11 +1,12 @@
-"""What tracing costs: Triton's throughput with the latency exporter, every 7th and every request, to none.
+"""What tracing costs: Triton's throughput with the latency exporter against none, same processors, same run.
 
     python benchmarks/trace_cost.py
 
-Three Tritons, two of them with an exporter, run at the same time on the same processors; one at a time has
-load. Phases alternate, so that whatever else the machine does reaches all, and each round gives ratios of
-throughputs; the report is their median and range. The model computes next to nothing: what a request costs
-beside the computing is most of it here, and a real model's ratios are nearer to 1.
+Three Tritons run at the same time: one without tracing, one that traces every 7th request, one that traces
+each; the last two have an exporter. One at a time has load. Phases alternate, so that whatever else happens
+on the machine reaches all, and each round gives ratios of throughputs; the report is their median and range.
+The model computes next to nothing, so most of a request is what tracing adds to: a real model's ratios are
+nearer to 1.
 """
 
 from __future__ import annotations
@@ -59,15 +60,18 @@ def command(
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         repository = _repository(Path(folder))
         exporters: dict[str, subprocess.Popen[bytes]] = {}
+        servers: dict[str, int] = {}
         loads = {}
         for name, rate in rates.items():
             options: list[str] = []
             if rate:
                 exporters[name], options = stack.enter_context(_exporter(rate))
             triton = stack.enter_context(LocalTriton(repository, options=options))
+            servers[name] = triton.pid
             loads[name] = stack.enter_context(_client(triton.grpc, in_flight))
             loads[name](1)  # fills the pipe
-        before = {name: _processor_seconds(process) for name, process in exporters.items()}
+        before = {name: _processor_seconds(process.pid) for name, process in exporters.items()}
+        served_before = {name: _processor_seconds(pid) for name, pid in servers.items()}
         for index in range(rounds):
             names = list(rates) if index % 2 == 0 else list(reversed(rates))
             measured = {name: loads[name](seconds) for name in names}
@@ -78,7 +82,10 @@ def command(
             shown = ", ".join(f"{name} {measured[name]:.0f}/s" for name in rates)
             print(f"round {index + 1}: {shown}", file=sys.stderr)
         time.sleep(2)  # the last traces come within one
-        processor = {name: _processor_seconds(process) - before[name] for name, process in exporters.items()}
+        processor = {
+            name: _processor_seconds(process.pid) - before[name] for name, process in exporters.items()
+        }
+        served = {name: _processor_seconds(pid) - served_before[name] for name, pid in servers.items()}
     answered = {name: sum(found) * seconds for name, found in throughputs.items()}
     report = {
         "rounds": rounds,
@@ -89,6 +96,9 @@ def command(
         "throughput": {name: statistics.median(found) for name, found in throughputs.items()},
         "ratio": {name: statistics.median(found) for name, found in ratios.items()},
         "ratio_range": {name: [min(found), max(found)] for name, found in ratios.items()},
+        "triton_seconds_per_1000_requests": {
+            name: spent / answered[name] * 1000 for name, spent in served.items()
+        },
         "exporter_seconds_per_1000_traces": {
             name: spent / (answered[name] / rates[name]) * 1000 for name, spent in processor.items()
         },
@@ -101,6 +111,10 @@ def command(
             click.echo(
                 f"{name}/off {statistics.median(found):.3f} ({min(found):.3f} to {max(found):.3f});"
                 f" the exporter took {spent:.3f} s of a processor for 1000 traces"
+            )
+        for name, spent in served.items():
+            click.echo(
+                f"{name}: Triton's own process took {spent / answered[name] * 1000:.3f} s for 1000 requests"
             )
     sampled = statistics.median(ratios[f"every {every}th"])
     if at_least is not None and sampled < at_least:
@@ -166,8 +180,8 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _processor_seconds(process: subprocess.Popen[bytes]) -> float:
-    fields = (Path("/proc") / str(process.pid) / "stat").read_text().rpartition(")")[2].split()
+def _processor_seconds(pid: int) -> float:
+    fields = (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
@@ -183,7 +197,7 @@ def _client(address: str, in_flight: int) -> Iterator[Callable[[float], float]]:
     def loop(duration: float) -> float:
         slots, failures = threading.Semaphore(in_flight), []
 
-        def done(_: Any, error: Exception | None) -> None:
+        def done(result: Any, error: Exception | None) -> None:
             if error:
                 failures.append(error)
             slots.release()

@@ -36,7 +36,10 @@ class Receiver(HTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     server: Receiver
-    timeout = PATIENCE
+
+    def setup(self) -> None:
+        super().setup()
+        self.connection.settimeout(PATIENCE)
 
     def do_POST(self) -> None:
         status, reason = self._take()

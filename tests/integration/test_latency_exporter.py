@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -64,7 +65,8 @@ class Exporter:
             sys.executable, "-m", "model_tools", "latency-exporter", *kept,
             *(f"--{name}={value}" for name, value in own.items()),
         ]  # fmt: skip
-        self._url = f"http://127.0.0.1:{self._port}/metrics"
+        self.address = f"127.0.0.1:{self._port}"
+        self._url = f"http://{self.address}/metrics"
         self._log = folder / "exporter.log"
 
     @contextmanager
@@ -97,11 +99,6 @@ class Exporter:
                 return samples
             assert time.monotonic() < deadline, f"{counted} of {least} traces\n{self.log()}"
             time.sleep(0.1)
-
-    def post(self, body: bytes, path: str = "/v1/traces", **headers: str) -> int:
-        headers = {"Content-Type": "application/json", **headers}
-        url = f"http://127.0.0.1:{self.trace_port}{path}"
-        return requests.post(url, body, headers=headers, timeout=30).status_code
 
 
 class Client:
@@ -142,6 +139,7 @@ class Pod:
     exporter: Exporter
     triton: LocalTriton
     log: list[str]
+    endpoints: dict[str, dict[str, Any]]  # of the PodMonitor, by port
 
 
 @pytest.fixture
@@ -175,8 +173,12 @@ def pod(tmp_path: Path) -> Callable[..., Pod]:
             if entry["name"].startswith("OTEL_")
         }
         runtime = dataclasses.replace(runtime, environment=runtime.environment | environment)
+        monitors = yaml.safe_load_all(files[f"{CHART.name}/templates/monitoring/podmonitors.yaml"])
+        (monitor,) = (each for each in monitors if each and each["metadata"]["name"].endswith("-triton"))
+        endpoints = {each["port"]: each for each in monitor["spec"]["podMetricsEndpoints"]}
         log: list[str] = []
-        return Pod(exporter, LocalTriton(repository, options=options, runtime=runtime, log=log.append), log)
+        triton = LocalTriton(repository, options=options, runtime=runtime, log=log.append)
+        return Pod(exporter, triton, log, endpoints)
 
     return make
 
@@ -401,3 +403,44 @@ def test_the_exporter_ends_at_once_when_it_is_told(pod: Callable[..., Pod]) -> N
         process.terminate()
         assert process.wait(5) == 0
     assert re.search(r"^ready: .*^stopped$", made.exporter.log(), re.DOTALL | re.MULTILINE)
+
+
+def test_prometheus_keeps_the_series_under_tritons_job_and_the_exporters_up_apart(
+    pod: Callable[..., Pod], tmp_path: Path
+) -> None:
+    """As the operator makes scrape configurations of the PodMonitor's endpoints."""
+    binary = shutil.which("prometheus")
+    if binary is None:
+        pytest.skip("prometheus is not installed (Debian: apt install prometheus)")
+    made = pod(7)
+    with made.exporter.running():
+        endpoint = made.endpoints["latency"]
+        scrape = {
+            "job_name": "inference/inference-system-triton",
+            "static_configs": [{"targets": [made.exporter.address]}],
+            "relabel_configs": rules(endpoint["relabelings"]),
+            "metric_relabel_configs": rules(endpoint["metricRelabelings"]),
+        }
+        config = {"global": {"scrape_interval": "1s"}, "scrape_configs": [scrape]}
+        (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
+        (port,) = free_ports(1)
+        url = f"http://127.0.0.1:{port}"
+        command = [
+            binary, f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data",
+            f"--web.listen-address=127.0.0.1:{port}",
+        ]  # fmt: skip
+
+        def labels(series: str) -> list[dict[str, str]]:
+            answer = requests.get(f"{url}/api/v1/query", {"query": series}, timeout=5).json()
+            return [each["metric"] for each in answer["data"]["result"]]
+
+        with running(command, answers(f"{url}/-/ready"), tmp_path / "prometheus.log"):
+            wait_until(lambda: bool(labels("inference_server_trace_sampling")))
+            (sampling,) = labels("inference_server_trace_sampling")
+            (up,) = labels("up")
+    assert (sampling["job"], sampling["region"]) == ("inference/inference-system-triton", "local")
+    assert (up["job"], up["region"]) == ("inference/inference-system-latency", "local")
+
+
+def rules(relabelings: list[dict[str, str]]) -> list[dict[str, str]]:
+    return [{"target_label": each["targetLabel"], "replacement": each["replacement"]} for each in relabelings]

@@ -92,7 +92,7 @@ def test_the_log_has_one_line_for_a_row_of_garbage(
 def test_a_sender_that_falls_silent_holds_up_the_next_for_a_moment_only(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(receiver_module._Handler, "timeout", 0.05)
+    monkeypatch.setattr(receiver_module, "PATIENCE", 0.05)
     with socket.create_connection(("127.0.0.1", receiver.server_port)) as silent:
         silent.sendall(
             b"POST /v1/traces HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
@@ -23,10 +23,10 @@ class CheckFailed(Exception):
     """A check that the command exists for did not pass; the message is one line that says which."""
 
 
-def run(command: click.Command, name: str) -> NoReturn:
-    """Runs a click command and exits with the project's statuses."""
+def run(command: click.Command, name: str, arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs a click command, with this process's arguments or others; exits with the project's statuses."""
     try:
-        status = command.main(prog_name=name, standalone_mode=False)
+        status = command.main(arguments, prog_name=name, standalone_mode=False)
     except CheckFailed as failure:
         _fail(name, str(failure), 1)
     except click.ClickException as error:

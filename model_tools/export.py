@@ -146,15 +146,19 @@ def export(
 
 def cached_resnet50(seed: int = 0) -> Path:
     """The model directory of ResNet-50 with random weights, exported at the first call."""
-    parts = [str(seed), *(f"{name} {number}" for name, number in _versions().items())]
-    for module in ("export", "pictures", "bundle"):
-        parts.append((Path(__file__).parent / f"{module}.py").read_text(encoding="utf-8"))
-    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
     def build(folder: Path) -> None:
         export(folder, seed=seed)
 
-    return cached("models", key, build)
+    return cached("models", key(str(seed)), build)
+
+
+def key(*parts: str) -> str:
+    """Changes with what an export is made of: `parts`, this project's code and its libraries."""
+    made_of = [*parts, *(f"{name} {number}" for name, number in _versions().items())]
+    for module in ("export", "pictures", "bundle"):
+        made_of.append((Path(__file__).parent / f"{module}.py").read_text(encoding="utf-8"))
+    return hashlib.sha256("\0".join(made_of).encode()).hexdigest()[:16]
 
 
 def _check_path(path: Path) -> None:

@@ -23,6 +23,7 @@ from model_tools.console import BadInput, interrupted_by
 from model_tools.runtime import Runtime, triton_runtime
 
 EXIT_SECONDS = 10  # that Triton gives requests in flight when it stops
+SHARED_MEMORY = "/dev/shm/triton_"  # what it shares with its backends' processes begins so
 _FAILED = re.compile(r"failed to load '(?P<model>[^']+)' version (?P<version>\d+): (?P<reason>.*?)\"?$")
 
 
@@ -78,7 +79,9 @@ class LocalTriton:
     """A Triton process that serves `repository`, as a context manager: ready inside the block, gone after it.
 
     `http` and `grpc` are host:port, `log` takes each line that Triton writes, a port of 0 is any free one,
-    `options` are more of Triton's own, `runtime` the Triton to start where it is not the local one.
+    `options` are more of Triton's own, `runtime` the Triton to start where it is not the local one,
+    `exit_seconds` what requests in flight get when it stops: 0 ends it at once, where its own end takes
+    seconds.
     Raises BadInput for a repository without models, a port in use, or a model that does not load, with
     Triton's reason.
     """
@@ -94,7 +97,9 @@ class LocalTriton:
         log: Callable[[str], None] = lambda line: None,
         options: Sequence[str] = (),
         runtime: Runtime | None = None,
+        exit_seconds: int = EXIT_SECONDS,
     ) -> None:
+        self._exit_seconds = exit_seconds
         self._repository = repository
         self._runtime = runtime
         self._host = host
@@ -143,19 +148,23 @@ class LocalTriton:
         return self._process.wait()
 
     def stop(self) -> None:
-        """Ends Triton and every process that it started; requests in flight get EXIT_SECONDS."""
+        """Ends Triton and every process that it started; requests in flight get `exit_seconds`."""
         process = self._process
         if process is None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(EXIT_SECONDS + 5)
+        shared = _shared_memory(process.pid)
+        if self._exit_seconds:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(self._exit_seconds + 5)
         # Whatever is left of its process group: backends' processes, or a Triton that does not end.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         self._reader.join()
+        for file in shared:  # it removes them itself where it ends in order
+            file.unlink(missing_ok=True)
 
     @property
     def _reachable(self) -> str:
@@ -183,7 +192,7 @@ class LocalTriton:
             "cache-directory": runtime.root / "caches",
             "disable-auto-complete-config": None,
             "exit-on-error": "true",
-            "exit-timeout-secs": EXIT_SECONDS,
+            "exit-timeout-secs": self._exit_seconds,
             "http-address": self._host,
             "grpc-address": self._host,
             "metrics-address": self._host,
@@ -248,6 +257,16 @@ def _failure(model: str, version: str, reason: str) -> str:
     for prefix in ("Internal: ", "TritonModelException: "):
         reason = reason.removeprefix(prefix)
     return f"model {model} version {version} does not load: {reason}"
+
+
+def _shared_memory(pid: int) -> set[Path]:
+    """The files of shared memory that a Triton has made; none of one that has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    except OSError:
+        return set()
+    names = (line.split(maxsplit=5)[-1] for line in lines)
+    return {Path(name) for name in names if name.startswith(SHARED_MEMORY) and not name.endswith("(deleted)")}
 
 
 def _end_with_parent() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,37 +25,36 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def repository(make_repository: Callable[..., Path], engines: Path) -> Path:
+def repository(small_repository: Path, engines: Path) -> Path:
     """A repository whose model has its engine beside it, as the pod's init container leaves it."""
-    made = make_repository()
-    command = ["engine", "build", "--model", made / "resnet50", "--cache", engines]
+    command = ["engine", "build", "--model", small_repository / "small", "--cache", engines]
     command += ["--values", ROOT / "values" / "local.yaml"]
     cli.main([str(word) for word in command], standalone_mode=False)
-    return made
+    return small_repository
 
 
-def serve(repository: Path, bundle: Bundle) -> str:
-    """Triton's log after it answered as TensorFlow does."""
+def serve(repository: Path, small: Path) -> str:
+    """Triton's log after it answered as ONNX Runtime does."""
     log: list[str] = []
-    pictures, expected = bundle.reference()
-    with LocalTriton(repository, log=log.append) as triton:
+    pictures, expected = Bundle.load(small).reference()
+    with LocalTriton(repository, log=log.append, exit_seconds=0) as triton:
         client = triton_grpc.InferenceServerClient(triton.grpc)
         tensor = triton_grpc.InferInput("image", pictures.shape, "UINT8")
         tensor.set_data_from_numpy(pictures)
-        answers = client.infer("resnet50", [tensor]).as_numpy("probabilities")
+        answers = client.infer("small", [tensor]).as_numpy("probabilities")
         client.close()
     assert np.abs(answers - expected).max() < TOLERANCE
     return "\n".join(log)
 
 
-def test_the_engine_is_served_and_needs_no_model_beside_it(repository: Path, bundle: Bundle) -> None:
-    (repository / "resnet50" / "1" / "model.onnx").unlink()
-    assert re.search(r"OpenVINO \S+, precision f32, .*engine loaded in \d", serve(repository, bundle))
+def test_the_engine_is_served_and_needs_no_model_beside_it(repository: Path, small: Path) -> None:
+    (repository / "small" / "1" / "model.onnx").unlink()
+    assert re.search(r"OpenVINO \S+, precision f32, .*engine loaded in \d", serve(repository, small))
 
 
-def test_without_an_engine_the_model_is_compiled(repository: Path, bundle: Bundle) -> None:
-    (repository / "resnet50" / "1" / "model.blob").unlink()
-    assert re.search(r"precision f32, .*, compiled in \d", serve(repository, bundle))
+def test_without_an_engine_the_model_is_compiled(repository: Path, small: Path) -> None:
+    (repository / "small" / "1" / "model.blob").unlink()
+    assert re.search(r"precision f32, .*, compiled in \d", serve(repository, small))
 
 
 # OpenVINO writes at the blob's begin what it was compiled for.
@@ -78,11 +76,11 @@ def foreign(blob: Path, which: str) -> str:
 
 @pytest.mark.parametrize("which", FOREIGN)
 def test_an_engine_for_something_else_is_named_in_a_line_and_the_model_compiled(
-    repository: Path, bundle: Bundle, which: str
+    repository: Path, small: Path, which: str
 ) -> None:
-    blob = repository / "resnet50" / "1" / "model.blob"
+    blob = repository / "small" / "1" / "model.blob"
     named = foreign(blob, which)
-    log = serve(repository, bundle)
+    log = serve(repository, small)
     (line,) = (line for line in log.splitlines() if "OpenVINO can't load it" in line)
     assert str(blob) in line
     assert named in line
@@ -94,23 +92,21 @@ def test_an_engine_for_something_else_is_named_in_a_line_and_the_model_compiled(
 def test_an_engine_that_is_none_is_named_where_there_is_no_model(
     repository: Path, content: bytes | None
 ) -> None:
-    version = repository / "resnet50" / "1"
+    version = repository / "small" / "1"
     whole = (version / "model.blob").read_bytes()
     (version / "model.blob").write_bytes(whole[: len(whole) // 2] if content is None else content)
     (version / "model.onnx").unlink()
     with (
-        pytest.raises(
-            BadInput, match=r"model resnet50 version 1 does not load: .*model\.blob: OpenVINO can't"
-        ),
+        pytest.raises(BadInput, match=r"model small version 1 does not load: .*model\.blob: OpenVINO can't"),
         LocalTriton(repository),
     ):
         pass
 
 
 def test_an_engine_whose_model_has_other_inputs_is_named(
-    make_repository: Callable[..., Path], repository: Path
+    repository: Path,
 ) -> None:
-    config = repository / "resnet50" / "config.pbtxt"
+    config = repository / "small" / "config.pbtxt"
     config.write_text(config.read_text().replace('name: "image"', 'name: "pixels"'))
     with (
         pytest.raises(BadInput, match=r"model\.blob: has input image, and config\.pbtxt pixels"),

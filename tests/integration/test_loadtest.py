@@ -71,7 +71,7 @@ def repository(local_model: Values, tmp_path_factory: pytest.TempPathFactory) ->
 def triton(repository: Path) -> Iterator[LocalTriton]:
     log: list[str] = []
     try:
-        with LocalTriton(repository, log=log.append) as triton:
+        with LocalTriton(repository, log=log.append, exit_seconds=0) as triton:
             yield triton
     finally:
         print("\n".join(log))  # pytest shows it with a failure
@@ -241,7 +241,7 @@ def test_smoke_checks_a_real_answer_over_both_protocols(triton: LocalTriton) -> 
 
 
 def test_one_grpc_user_spreads_its_requests_over_all_servers(triton: LocalTriton, repository: Path) -> None:
-    with LocalTriton(repository) as other:
+    with LocalTriton(repository, exit_seconds=0) as other:
         before = answered(other)
         # What dns:/// makes of a headless Service's name: one target, several addresses.
         client = GrpcClient(f"ipv4:{triton.grpc},{other.grpc}", MODEL, 10)

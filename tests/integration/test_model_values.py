@@ -69,7 +69,7 @@ def release(tmp_path: Path) -> Callable[..., LocalTriton]:
             )
             assert done.returncode == 0, done.stderr
         caching = [argument for argument in pod["containers"][0]["args"] if "cache-config" in argument]
-        return LocalTriton(repository, options=[*caching, *options], log=log)
+        return LocalTriton(repository, options=[*caching, *options], log=log, exit_seconds=0)
 
     return release
 

@@ -82,56 +82,54 @@ def alive(pids: set[int]) -> set[int]:
     return living
 
 
+def wait_until_gone(pids: set[int]) -> None:
+    deadline = time.monotonic() + BOUND
+    while alive(pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(pids)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_serve_leaves_no_process_when_it_is_ended(
-    make_repository: Callable[..., Path], number: signal.Signals
-) -> None:
-    with serving(make_repository()) as process:
+def test_serve_leaves_no_process_when_it_is_ended(small_repository: Path, number: signal.Signals) -> None:
+    with serving(small_repository) as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("ready: HTTP 127.0.0.1:")
         started = processes_of(process.pid)
         assert len(started) >= 2, "Triton and the backend's process"
         process.send_signal(number)
         assert process.wait(BOUND) == (-number if number == signal.SIGKILL else 0)
-        deadline = time.monotonic() + BOUND
-        while alive(started) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not alive(started)
+        wait_until_gone(started)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", "half"], ids=["empty", "text", "cut short"])
-def test_a_model_file_that_is_broken_is_named(
-    make_repository: Callable[..., Path], content: bytes | str
-) -> None:
-    repository = make_repository()
-    file = repository / "resnet50" / "1" / "model.onnx"
+def test_a_model_file_that_is_broken_is_named(small_repository: Path, content: bytes | str) -> None:
+    file = small_repository / "small" / "1" / "model.onnx"
     if content == "half":
         os.truncate(file, file.stat().st_size // 2)
     else:
         assert isinstance(content, bytes)
         file.write_bytes(content)
-    line = refusal(repository)
-    assert line.startswith("model-tools: model resnet50 version 1 does not load: ")
-    assert "resnet50/1/model.onnx" in line
+    line = refusal(small_repository)
+    assert line.startswith("model-tools: model small version 1 does not load: ")
+    assert "small/1/model.onnx" in line
     assert "empty" in line if content == b"" else "no ONNX model" in line
 
 
-def test_a_model_that_differs_from_its_configuration_is_named(make_repository: Callable[..., Path]) -> None:
-    repository = make_repository()
-    config = repository / "resnet50" / "config.pbtxt"
-    config.write_text(config.read_text().replace("dims: 1000", "dims: 1001"))
-    line = refusal(repository)
+def test_a_model_that_differs_from_its_configuration_is_named(small_repository: Path) -> None:
+    config = small_repository / "small" / "config.pbtxt"
+    config.write_text(config.read_text().replace("dims: 10\n", "dims: 11\n"))
+    line = refusal(small_repository)
     assert "probabilities" in line
-    assert "1000" in line
-    assert "1001" in line
+    assert "[10]" in line
+    assert "[11]" in line
 
 
-def test_a_port_in_use_is_named(make_repository: Callable[..., Path]) -> None:
+def test_a_port_in_use_is_named(small_repository: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen(1)
         port = taken.getsockname()[1]
-        assert f"--grpc-port: 127.0.0.1:{port}" in refusal(make_repository(), f"--grpc-port={port}")
+        assert f"--grpc-port: 127.0.0.1:{port}" in refusal(small_repository, f"--grpc-port={port}")
 
 
 def test_a_model_that_loads_for_too_long_ends_serve(make_repository: Callable[..., Path]) -> None:
@@ -139,7 +137,7 @@ def test_a_model_that_loads_for_too_long_ends_serve(make_repository: Callable[..
 
 
 def test_backends_see_no_packages_of_an_activated_environment(
-    make_repository: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With numpy 2, which most environments have by now, every output would arrive empty."""
     environment = tmp_path / "environment"
@@ -148,5 +146,21 @@ def test_backends_see_no_packages_of_an_activated_environment(
     numpy.mkdir()
     (numpy / "__init__.py").write_text("raise ImportError('numpy of another environment')\n")
     monkeypatch.setenv("PATH", f"{environment / 'bin'}:{os.environ['PATH']}")
-    with LocalTriton(make_repository()):
+    with LocalTriton(small_repository, exit_seconds=0):
         pass
+
+
+def test_a_triton_that_is_ended_at_once_leaves_no_process_and_no_shared_memory(
+    small_repository: Path,
+) -> None:
+    with LocalTriton(small_repository, exit_seconds=0) as triton:
+        started = processes_of(triton.pid) | {triton.pid}
+        shared = {
+            Path(line.split()[-1])
+            for line in (Path("/proc") / str(triton.pid) / "maps").read_text().splitlines()
+            if "/dev/shm/" in line
+        }
+        assert len(started) >= 2
+        assert len([file for file in shared if file.exists()]) >= 1
+    wait_until_gone(started)
+    assert not [file for file in shared if file.exists()]

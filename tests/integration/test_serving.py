@@ -103,7 +103,7 @@ def test_a_full_queue_refuses_with_unavailable_and_answers_the_rest(
     queue = {"maxSize": 4, "timeoutMicroseconds": 60_000_000}
     repository = make_repository(batching={"maxSize": 1, "preferredSizes": [], "queue": queue})
     pictures, expected = bundle.reference()
-    with LocalTriton(repository) as triton:
+    with LocalTriton(repository, exit_seconds=0) as triton:
         client = triton_grpc.InferenceServerClient(triton.grpc)
         answers = [infer_later(client, pictures[index % 8][None]) for index in range(40)]
         outcomes = [answer.exception(60) or answer.result() for answer in answers]

@@ -55,7 +55,8 @@ class Query:
     @property
     def requires(self) -> frozenset[str]:
         """What has to be there for it to return data: sources of metrics.py, and `needs`."""
-        return self.needs | {by_series()[name].source for name in self.series}
+        recorded = {"rules" for name in self.series if name.startswith("inference:")}
+        return self.needs | recorded | {by_series()[name].source for name in self.series}
 
 
 @dataclass(frozen=True)

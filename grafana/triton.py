@@ -205,7 +205,7 @@ MACHINE = Row(
             "CPU of the node",
             "How busy the processors of each pod's node are, by whatever runs there.",
             "`nv_cpu_utilization`.",
-            "Near 100 %: pre- and postprocessing wait. Another tenant of the node? "
+            "Near 100 %: pre- and postprocessing wait. Where the node has other tenants, raise "
             "`triton.resources.requests.cpu`.",
             (Query(f"max by (pod) (nv_cpu_utilization{{{MACHINES}}})", "{{pod}}"),),
             "percentunit",

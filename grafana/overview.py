@@ -5,11 +5,11 @@ from __future__ import annotations
 from grafana.parts import (
     BAD,
     FAIR,
+    FIRING,
     GOOD,
     MODEL,
     MODEL_NAME,
     NAMESPACE,
-    NODES,
     REGION,
     RELEASE,
     WHERE,
@@ -24,7 +24,6 @@ from grafana.parts import (
 
 # Which objective an SLO's error budget comes from: 1 - objective is the share of requests that may be bad.
 OBJECTIVES = {"availability": "availability", "latency": "latency.server.percentile"}
-FIRING = f'ALERTS{{alertname=~"Inference.+", alertstate="firing", {NODES}}}'
 # The latency SLO counts what the exporter beside Triton measures.
 NEEDS = {"availability": frozenset[str](), "latency": frozenset({"latency exporter"})}
 # How fast a budget may burn before the alerts speak: over 5m and 1h, 30m and 6h, 2h and 1d, 6h and 3d.

@@ -261,9 +261,14 @@ TRAFFIC = Row(
             "Failures by reason",
             "Requests a second that Triton did not answer. CANCELED: the client gave up, which no objective "
             "counts.",
-            "`inference:request_failures:rate5m`.",
-            "REJECTED: the queue is full or its timeout passed, add replicas. BACKEND: read the pods' logs.",
-            (Query(f"sum by (reason) (inference:request_failures:rate5m{{{MODEL}}})", "{{reason}}"),),
+            "`inference:request_failures:rate5m`; `inference:requests_refused:rate5m` adds to REJECTED what "
+            "found "
+            "the queue full, which Triton shows in its traces alone.",
+            "Refused: add replicas. BACKEND: read the pods' logs.",
+            (
+                Query(f"sum by (reason) (inference:request_failures:rate5m{{{MODEL}}})", "{{reason}}"),
+                Query(f"sum(inference:requests_refused:rate5m{{{MODEL}}})", "refused, with a full queue's"),
+            ),
             "reqps",
             alerts=("InferenceRequestsRejected", "InferenceErrorBudgetBurn"),
             width=8,

@@ -16,6 +16,7 @@ from grafana.parts import (
     Query,
     Row,
     or_none,
+    rate,
 )
 
 DEPLOYMENT = f'{CLUSTER}, deployment=~".+-triton"'
@@ -40,8 +41,7 @@ REPLICAS = Row(
             "Pods that are ready, that are wanted, and the most that the autoscaler may ask for.",
             f"`kube_deployment_*` and `kube_horizontalpodautoscaler_*`, from {STATE}.",
             "Ready below wanted: the panels below say what pods wait for. Wanted at the maximum: raise it, "
-            "or the "
-            "quota of GPUs.",
+            "or the quota of GPUs.",
             (
                 Query(f"sum(kube_deployment_status_replicas_available{{{DEPLOYMENT}}})", "ready"),
                 Query(f"sum(kube_deployment_spec_replicas{{{DEPLOYMENT}}})", "wanted"),
@@ -93,8 +93,7 @@ REPLICAS = Row(
         Panel(
             "Asked of the autoscaler: requests",
             "What clients ask for, refused requests included; over `autoscaling.requestsPerSecond` it is "
-            "the first of "
-            "the two numbers of pods of which the larger wins.",
+            "the first of the two numbers of pods of which the larger wins.",
             "`inference:autoscaling:requests`.",
             "See docs/operations.md, Autoscaling.",
             (Query(f"sum by ({WHERE}) (inference:autoscaling:requests{{{RELEASE}}})", WHO),),
@@ -105,8 +104,7 @@ REPLICAS = Row(
         Panel(
             "Asked of the autoscaler: pods for the objectives",
             "The second: a quarter more pods than answer while an objective is missed, as many while the "
-            "queue is "
-            "above half of its objective, else none.",
+            "queue is above half of its objective, else none.",
             "`inference:autoscaling:replicas_for_objectives`.",
             "Above 0 for long: the objectives are missed with all the pods there are.",
             (
@@ -189,17 +187,12 @@ RESOURCES = Row(
         Panel(
             "CPU",
             "Processors that each pod uses, with what it asks for.",
-            f"`container_cpu_usage_seconds_total`, from the kubelet, and "
-            f"`kube_pod_container_resource_requests`, from "
-            f"{STATE}.",
+            "`container_cpu_usage_seconds_total`, from the kubelet, and "
+            f"`kube_pod_container_resource_requests`, from {STATE}.",
             "Above what it asks for, a pod depends on what its neighbours leave: raise "
             "`triton.resources.requests.cpu`.",
             (
-                Query(
-                    f"sum by (pod) "
-                    f"(rate(container_cpu_usage_seconds_total{{{CONTAINERS}}}[$__rate_interval]))",
-                    "{{pod}}",
-                ),
+                Query(rate("container_cpu_usage_seconds_total", CONTAINERS, "pod"), "{{pod}}"),
                 Query(used("cpu", "requests"), "asked for", objective=True),
             ),
             "short",
@@ -208,9 +201,8 @@ RESOURCES = Row(
         Panel(
             "Memory",
             "The memory that each pod can't give back, with the limit above which the kernel ends it.",
-            f"`container_memory_working_set_bytes`, from the kubelet, and "
-            f"`kube_pod_container_resource_limits`, from "
-            f"{STATE}.",
+            "`container_memory_working_set_bytes`, from the kubelet, and "
+            f"`kube_pod_container_resource_limits`, from {STATE}.",
             "Grows and grows: a leak. Near the limit from the start: raise `triton.resources.limits.memory`.",
             (
                 Query(
@@ -226,17 +218,14 @@ RESOURCES = Row(
         Panel(
             "CPU throttling",
             "The part of the scheduler's periods in which a pod had to stop because its CPU limit was used "
-            "up. "
-            "Empty without a CPU limit, as the chart's defaults are.",
+            "up. Empty without a CPU limit, as the chart's defaults are.",
             "`container_cpu_cfs_throttled_periods_total` / `container_cpu_cfs_periods_total`, from the "
             "kubelet.",
             "Take the CPU limit away: requests are enough.",
             (
                 Query(
-                    "sum by (pod) (rate(container_cpu_cfs_throttled_periods_total"
-                    f"{{{CONTAINERS}}}[$__rate_interval]))\n"
-                    f"/ sum by (pod) "
-                    f"(rate(container_cpu_cfs_periods_total{{{CONTAINERS}}}[$__rate_interval]))",
+                    f"{rate('container_cpu_cfs_throttled_periods_total', CONTAINERS, 'pod')}\n"
+                    f"/ {rate('container_cpu_cfs_periods_total', CONTAINERS, 'pod')}",
                     "{{pod}}",
                 ),
             ),

@@ -11,7 +11,7 @@ from grafana_foundation_sdk.models import common as options
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from grafana.parts import NODES, Board, Panel, Query, Row, Variable
+from grafana.parts import FIRING, Board, Panel, Query, Row, Variable
 
 TAG = "inference-system"
 DATASOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
@@ -222,14 +222,13 @@ def _links() -> dashboard.DashboardLink:
 
 def _alerts() -> dashboard.AnnotationQuery:
     """A mark where an alert began to fire."""
-    firing = f'ALERTS{{alertname=~"Inference.+", alertstate="firing", {NODES}}}'
     return (
         dashboard.AnnotationQuery()
         .name("Alerts")
         .datasource(DATASOURCE)
         .enable(True)
         .icon_color("red")
-        .expr(firing)
+        .expr(FIRING)
     )
 
 

@@ -17,6 +17,7 @@ from grafana.parts import (
     Panel,
     Query,
     Row,
+    rate,
 )
 
 GPUS = f'{RELEASE}, pod=~"$pod"'
@@ -55,8 +56,7 @@ USE = Row(
             "used.",
             "`nv_gpu_utilization`, from Triton.",
             "Low while requests wait: too few instances, or the CPU feeds it too slowly. High with small "
-            "batches: "
-            "see the batch size on the Triton dashboard.",
+            "batches: see the batch size on the Triton dashboard.",
             (Query(each("nv_gpu_utilization"), LEGEND),),
             "percentunit",
             maximum=1,
@@ -123,9 +123,8 @@ POWER = Row(
             "Rises when GPUs idle: fewer replicas do. Rises under load: smaller batches, or another engine.",
             (
                 Query(
-                    f"sum by ({WHERE}) (rate(nv_energy_consumption{{{GPUS}}}[$__rate_interval]))\n"
-                    f"/ (sum by ({WHERE}) (rate(nv_inference_request_success{{{GPUS}}}[$__rate_interval])) > "
-                    f"0)",
+                    f"{rate('nv_energy_consumption', GPUS, WHERE)}\n"
+                    f"/ ({rate('nv_inference_request_success', GPUS, WHERE)} > 0)",
                     WHO,
                 ),
             ),

@@ -32,8 +32,7 @@ LOAD = Row(
         Panel(
             "Asked and answered",
             "Requests a second that clients sent and that were answered well, what Triton says it answered, "
-            "and the "
-            "throughput that is promised under a load test.",
+            "and the throughput that is promised under a load test.",
             "`loadtest_request_duration_seconds_count`, `nv_inference_request_success` and "
             "`inference:slo:objective`.",
             "Answered below asked: see the failures. Server above clients: there are other clients than the "
@@ -49,15 +48,14 @@ LOAD = Row(
         Panel(
             "Failures by error",
             "Requests a second that failed, as clients see it: a status of gRPC or HTTP, timeout, "
-            "connection, or an "
-            'answer that is no probability distribution. "none" says that a load ran and none failed.',
+            'connection, or an answer that is no probability distribution. "none" says that a load ran and '
+            "none failed.",
             "`loadtest_request_duration_seconds_count`, by `outcome`.",
             "UNAVAILABLE, 503: a full queue. connection: a pod that went. wrong_answer: the model.",
             (
                 Query(
                     or_none(
-                        f'sum by (outcome) (rate({HISTOGRAM}_count{{{RELEASE}, outcome!="success"}}'
-                        "[$__rate_interval]))",
+                        rate(f"{HISTOGRAM}_count", RELEASE, "outcome", 'outcome!="success"'),
                         "outcome",
                         f"{HISTOGRAM}_count{{{RELEASE}}}",
                     ),
@@ -107,8 +105,7 @@ LATENCY = Row(
         Panel(
             "Percentiles, client and server",
             "Percentiles that clients see and the servers' own, over 5 minutes. What lies between is "
-            "network, proxy and "
-            "client.",
+            "network, proxy and client.",
             "`inference:client_seconds:*` and `inference:server_seconds:*`.",
             "Both rise: the servers. The clients' alone: a load generator at its limit (last row), network "
             "or proxy.",
@@ -207,12 +204,7 @@ MEANS = Row(
             "Processors that each worker uses. A worker is one process: at 1 it measures itself.",
             "`container_cpu_usage_seconds_total`, from the kubelet.",
             "Near 1: raise `loadtest.workers`, or the latencies are the load test's own.",
-            (
-                Query(
-                    f"sum by (pod) (rate(container_cpu_usage_seconds_total{{{WORKERS}}}[$__rate_interval]))",
-                    "{{pod}}",
-                ),
-            ),
+            (Query(rate("container_cpu_usage_seconds_total", WORKERS, "pod"), "{{pod}}"),),
             "short",
         ),
     ),

@@ -120,6 +120,7 @@ RULES = _all(
     ("inference:slo_error_budget:remaining", "gauge", "ratio"),
     ("inference:requests:rate5m", "gauge", "request/s"),
     ("inference:request_failures:rate5m", "gauge", "request/s"),
+    ("inference:requests_refused:rate5m", "gauge", "request/s"),
     ("inference:queue_seconds:mean5m", "gauge", "s"),
     ("inference:request_seconds:mean5m", "gauge", "s"),
     ("inference:batch_size:mean5m", "gauge", "request/batch"),

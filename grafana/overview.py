@@ -5,11 +5,11 @@ from __future__ import annotations
 from grafana.parts import (
     BAD,
     FAIR,
+    FIRING,
     GOOD,
     MODEL,
     MODEL_NAME,
     NAMESPACE,
-    NODES,
     REGION,
     RELEASE,
     WHERE,
@@ -24,7 +24,6 @@ from grafana.parts import (
 
 # Which objective an SLO's error budget comes from: 1 - objective is the share of requests that may be bad.
 OBJECTIVES = {"availability": "availability", "latency": "latency.server.percentile"}
-FIRING = f'ALERTS{{alertname=~"Inference.+", alertstate="firing", {NODES}}}'
 # The latency SLO counts what the exporter beside Triton measures.
 NEEDS = {"availability": frozenset[str](), "latency": frozenset({"latency exporter"})}
 # How fast a budget may burn before the alerts speak: over 5m and 1h, 30m and 6h, 2h and 1d, 6h and 3d.
@@ -142,8 +141,7 @@ PROMISES = Row(
         Panel(
             "Error budget left",
             "What is left of the errors that the objective allows over `slo.window`, where it is least: 100 "
-            "% is "
-            "untouched, below 0 the promise is broken.",
+            "% is untouched, below 0 the promise is broken.",
             "`inference:slo_error_budget:remaining`.",
             "Below a quarter: no risky rollouts until it recovers. The burn rate says whether it still "
             "falls.",
@@ -202,11 +200,9 @@ def burn_panel(slo: str, title: str, shows: str) -> Panel:
     return Panel(
         title,
         f"{shows} 1 would use the budget up exactly at the end of `slo.window`. The lines are where the "
-        f"alerts speak: "
-        "14.4 and 6 page, 1 asks for a ticket.",
+        "alerts speak: 14.4 and 6 page, 1 asks for a ticket.",
         f'`inference:slo_errors:ratio_rate*{{slo="{slo}"}}` over what `inference:slo:objective` allows; the '
-        f"worst "
-        "region and model.",
+        "worst region and model.",
         "A short window alone is a spike, and over. Two windows above a line are an alert.",
         tuple(Query(burn(slo, window), window, needs=NEEDS[slo]) for window in ("5m", "1h", "6h", "3d")),
         "none",
@@ -265,9 +261,14 @@ TRAFFIC = Row(
             "Failures by reason",
             "Requests a second that Triton did not answer. CANCELED: the client gave up, which no objective "
             "counts.",
-            "`inference:request_failures:rate5m`.",
-            "REJECTED: the queue is full or its timeout passed, add replicas. BACKEND: read the pods' logs.",
-            (Query(f"sum by (reason) (inference:request_failures:rate5m{{{MODEL}}})", "{{reason}}"),),
+            "`inference:request_failures:rate5m`; `inference:requests_refused:rate5m` adds to REJECTED what "
+            "found "
+            "the queue full, which Triton shows in its traces alone.",
+            "Refused: add replicas. BACKEND: read the pods' logs.",
+            (
+                Query(f"sum by (reason) (inference:request_failures:rate5m{{{MODEL}}})", "{{reason}}"),
+                Query(f"sum(inference:requests_refused:rate5m{{{MODEL}}})", "refused, with a full queue's"),
+            ),
             "reqps",
             alerts=("InferenceRequestsRejected", "InferenceErrorBudgetBurn"),
             width=8,
@@ -300,8 +301,7 @@ LATENCY = Row(
         Panel(
             "Latency at the server",
             "Percentiles of the time in Triton over all pods, the slowest region's, with the threshold that "
-            "the "
-            "latency objective speaks of.",
+            "the latency objective speaks of.",
             "`inference:server_seconds:*`, from the histogram `inference_server_duration_seconds`, and "
             "`inference:slo:objective`.",
             "p99 alone: a full queue or a slow pod. All percentiles: batches take longer than they did.",
@@ -345,8 +345,7 @@ LATENCY = Row(
         Panel(
             "Latency at the client",
             "Percentiles that the load test's clients see, in the slowest region, each with its objective. "
-            "Empty "
-            "without a load test.",
+            "Empty without a load test.",
             "`inference:client_seconds:*`, from the load test's workers, and `inference:slo:objective`.",
             "Compare with the server's: what the server did not spend is network, proxy or client.",
             (

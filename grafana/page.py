@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from grafana.check import Answer, Finding, faults
+from grafana.check import Answer, Finding
 from grafana.draw import Line, draw, label
 from grafana.numbers import shown
 from grafana.parts import Board, Panel, Unit
@@ -19,6 +19,7 @@ COLOURS = {
     "transparent": "#0f172a",
 }  # fmt: skip
 BAR = "#3b82f6"
+NARROW = 6  # columns of a panel that has no room for more than its number
 MOST = 14  # lines of a legend
 LONGEST = 26  # letters of a name in it
 
@@ -51,6 +52,9 @@ h2.board { font-size: 22px; margin: 36px 0 2px; } h3.row { font-size: 15px; marg
 .bars .track { background: #f1f5f9; height: 12px; border-radius: 3px; }
 .bars .track u { display: block; height: 12px; border-radius: 3px; text-decoration: none; }
 .panel table { font-size: 13px; } .panel td { padding: 4px 10px 4px 0; overflow-wrap: anywhere; }
+.panel pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 11px; color: var(--soft); margin: 0;
+             max-height: 120px; overflow: auto; }
+.faults ul { columns: 2; margin: 4px 0 0; }
 .faults li { color: var(--bad); font-size: 13.5px; overflow-wrap: anywhere; }
 @media (max-width: 900px) { .grid { display: block; } .panel { margin-bottom: 12px; } }
 """
@@ -61,7 +65,7 @@ def page(
 ) -> str:
     """The page's text. where: which Prometheus, as a reader should know it."""
     boards = list(dict.fromkeys(finding.board for finding in findings))
-    broken = list(faults(findings))
+    broken = any(finding.faults for finding in findings)
     chosen = ", ".join(f"{name} {' or '.join(values)}" for name, values in choices.items()) or "everything"
     links = "".join(f'<a href="#{board.name}">{_text(board.title)}</a>' for board in boards)
     sections = "".join(_board(board, findings, window) for board in boards)
@@ -80,7 +84,7 @@ def page(
 <div class="badge {"bad" if broken else "good"}">{_text(summary(findings))}</div>
 </header>
 {_summary(boards, findings)}
-{_faults(broken)}
+{_faults(findings)}
 <nav>{links}</nav>
 {sections}
 </main>
@@ -111,11 +115,17 @@ def _summary(boards: Sequence[Board], findings: Sequence[Finding]) -> str:
     return f'<section class="card"><table><thead>{head}</thead><tbody>{rows}</tbody></table></section>'
 
 
-def _faults(broken: Sequence[str]) -> str:
-    if not broken:
+def _faults(findings: Sequence[Finding]) -> str:
+    """A line for each panel that is broken; its card says more."""
+    items = ""
+    for finding in findings:
+        wrong = [answer.query.legend for answer in finding.answers if answer.fault]
+        if wrong:
+            which = f" ({', '.join(wrong)})" if len(wrong) < len(finding.answers) else ""
+            items += f"<li>{_text(finding.board.name)}: {_text(finding.panel.title)}{_text(which)}</li>"
+    if not items:
         return ""
-    items = "".join(f"<li>{_text(fault)}</li>" for fault in broken)
-    return f'<section class="card faults"><h2>What should be there</h2><ul>{items}</ul></section>'
+    return f'<section class="card faults"><h2>Should have data and don\'t</h2><ul>{items}</ul></section>'
 
 
 def _board(board: Board, findings: Sequence[Finding], window: Window) -> str:
@@ -131,7 +141,7 @@ def _board(board: Board, findings: Sequence[Finding], window: Window) -> str:
 def _panel(finding: Finding, window: Window) -> str:
     panel = finding.panel
     kind = "broken" if finding.faults else "" if finding.has_data else "empty"
-    sub = f'<p class="sub">{_marked(panel.shows)}</p>' if panel.width > 6 else ""
+    sub = f'<p class="sub">{_marked(panel.shows)}</p>' if panel.width > NARROW else ""
     return (
         f'<section class="panel {kind}" style="grid-column: span {panel.width}" '
         f'title="{_text(panel.description)}">'
@@ -150,7 +160,10 @@ def _content(finding: Finding, window: Window) -> str:
             if finding.missing
             else ", although there should be"
         )
-        return f'<p class="none">No data{_text(why)}</p>'
+        asked = (
+            "" if finding.missing or panel.width <= NARROW else f"<pre>{_text(finding.answers[0].sent)}</pre>"
+        )
+        return f'<p class="none">No data{_text(why)}</p>{asked}'
     if panel.kind == "stat":
         return _stat(finding)
     if panel.kind == "bargauge":

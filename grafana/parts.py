@@ -23,6 +23,13 @@ NODES = 'region=~"$region|"'
 TRITON_PODS = 'pod=~".+-triton-.+"'
 LOADTEST_PODS = 'pod=~".+-loadtest-.+"'
 
+# This chart's alerts that fire. Those of GPUs may have the namespace of who exports them.
+ALERTS = f'alertstate="firing", {NODES}'
+FIRING = (
+    f'(ALERTS{{alertname=~"Inference.+", namespace=~"$namespace", {ALERTS}}}'
+    f' or ALERTS{{alertname=~"InferenceGpu.+", {ALERTS}}})'
+)
+
 # Which release a number is of. Not the region alone: a release may have none, and a line needs a name.
 WHERE, WHO = "namespace, region", "{{namespace}} {{region}}"
 
@@ -55,7 +62,8 @@ class Query:
     @property
     def requires(self) -> frozenset[str]:
         """What has to be there for it to return data: sources of metrics.py, and `needs`."""
-        return self.needs | {by_series()[name].source for name in self.series}
+        recorded = {"rules" for name in self.series if name.startswith("inference:")}
+        return self.needs | recorded | {by_series()[name].source for name in self.series}
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from model_tools.slo.measure import last_window, seconds
 from model_tools.slo.prometheus import Prometheus
 
 POINTS = 120  # of a plot
+MOST = 20  # lines about what is wrong
 
 
 @click.command(help=__doc__)
@@ -81,8 +82,10 @@ def main(
         record.write_text(json.dumps([finding.record() for finding in findings], indent=2) + "\n")
     click.echo(f"{summary(findings)}: {written}")
     broken = list(faults(findings))
-    for fault in broken:
+    for fault in broken[:MOST]:
         click.echo(f"  {fault}", err=True)
+    if len(broken) > MOST:
+        click.echo(f"  and {len(broken) - MOST} more", err=True)
     if strict and broken:
         raise CheckFailed(f"{len(broken)} queries have no data that should have")
 

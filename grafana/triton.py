@@ -61,8 +61,8 @@ REQUESTS = Row(
             "Failures by reason",
             "Requests a second that were not answered. CANCELED: the client gave up, which no objective "
             "counts.",
-            "`nv_inference_request_failure`.",
-            "REJECTED: the queue is full or its timeout passed. BACKEND, OTHER: the pod's log says what.",
+            "`nv_inference_request_failure`. What found the queue full is not in it: see Refused requests.",
+            "REJECTED: the queue's timeout passed. BACKEND, OTHER: the pod's log says what.",
             (Query(rate(FAILURE, PODS, "reason"), "{{reason}}"),),
             "reqps",
             alerts=("InferenceRequestsRejected", "InferenceErrorBudgetBurn"),
@@ -170,10 +170,16 @@ BATCHES = Row(
         ),
         Panel(
             "Refused requests by pod",
-            "Requests a second that a full queue refused, or that waited for longer than its timeout.",
-            '`nv_inference_request_failure{reason="REJECTED"}`.',
+            "Requests a second that each pod refused because they waited for longer than the queue's "
+            "timeout; "
+            "and all that were refused, those that found the queue full among them.",
+            '`nv_inference_request_failure{reason="REJECTED"}`, which leaves out what found the queue full; '
+            "`inference:requests_refused:rate5m` has both.",
             "Add replicas. A longer queue only makes the same requests late.",
-            (Query(rate(FAILURE, PODS, "pod", extra='reason="REJECTED"'), "{{pod}}"),),
+            (
+                Query(rate(FAILURE, PODS, "pod", extra='reason="REJECTED"'), "{{pod}}"),
+                Query(f"sum(inference:requests_refused:rate5m{{{MODEL}}})", "all pods, with a full queue's"),
+            ),
             "reqps",
             alerts=("InferenceRequestsRejected", "InferenceQueueNearlyFull"),
             width=8,
@@ -205,7 +211,7 @@ MACHINE = Row(
             "CPU of the node",
             "How busy the processors of each pod's node are, by whatever runs there.",
             "`nv_cpu_utilization`.",
-            "Near 100 %: pre- and postprocessing wait. Another tenant of the node? "
+            "Near 100 %: pre- and postprocessing wait. Where the node has other tenants, raise "
             "`triton.resources.requests.cpu`.",
             (Query(f"max by (pod) (nv_cpu_utilization{{{MACHINES}}})", "{{pod}}"),),
             "percentunit",

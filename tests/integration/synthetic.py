@@ -16,9 +16,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from grafana.metrics import METRICS, Metric
+from model_tools.latency.metrics import LADDER
 
 PHASES = {"request": 0.018, "queue": 0.006, "input": 0.001, "infer": 0.010, "output": 0.001}  # seconds, mean
-BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 REASONS = {"REJECTED": 0.4, "CANCELED": 0.2, "BACKEND": 0.0, "OTHER": 0.0}  # requests a second
 OBJECTIVES = {
     "availability": 0.999, "latency.server.percentile": 0.99, "latency.server.threshold": 0.1,
@@ -212,7 +212,7 @@ def _recorded(metric: Metric, release: Release, now: float) -> Iterator[tuple[st
 
 def _histogram(name: str, labels: Labels, count: float, mean: float) -> Iterator[tuple[str, Labels, float]]:
     """Exponentially distributed times with that mean."""
-    for bound in BUCKETS:
+    for bound in LADDER:
         yield f"{name}_bucket", {**labels, "le": f"{bound:g}"}, count * (1 - math.exp(-bound / mean))
     yield f"{name}_bucket", {**labels, "le": "+Inf"}, count
     yield f"{name}_sum", labels, count * mean

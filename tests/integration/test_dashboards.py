@@ -150,8 +150,10 @@ def test_every_panel_shows_something(server: Server, choices: dict[str, list[str
 
 
 def test_a_region_that_is_not_there_shows_nothing_of_the_release(server: Server) -> None:
+    """But for alerts that have no region, such as those of a GPU: they may be of any."""
     findings = check(server.prometheus, BOARDS[:1], server.window(), {"region": ["mars-1"]}, EVERYTHING)
-    assert [finding.panel.title for finding in findings if finding.has_data] == []
+    shown = {finding.panel.title for finding in findings if finding.has_data}
+    assert shown <= {"Alerts firing", "Alerts firing by name"}
 
 
 def test_every_choice_at_a_dashboards_head_has_values(server: Server) -> None:

@@ -23,6 +23,11 @@ import yaml
 from colours import MODEL, onnx_model
 from processes import answers, free_ports, loadtest, running
 
+from grafana import loadtest as loadtest_dashboard
+from grafana import metrics
+from grafana import triton as triton_dashboard
+from grafana.check import check
+from grafana.variables import Window
 from loadtest.api import LocustApi
 from loadtest.clients import GrpcClient
 from loadtest.payloads import ModelInterface
@@ -310,6 +315,20 @@ def test_workers_tell_how_many_users_they_run(statistics: dict[str, Any], promet
     seconds = round(statistics["end"] - statistics["start"])
     users = f"max_over_time(loadtest_users{{{SOURCE.client}}}[{seconds}s])"
     assert prometheus.value(users, statistics["end"]) == USERS
+
+
+def test_dashboards_read_what_real_servers_and_workers_export(
+    statistics: dict[str, Any], prometheus: Prometheus
+) -> None:
+    """All but what rules record: there are none here."""
+    there = {"triton", "load test", "prometheus"}
+    for metric in (*metrics.TRITON, *metrics.LOADTEST):
+        name = f"{metric.name}_bucket" if metric.kind == "histogram" else metric.name
+        assert prometheus.samples(f"count({name})", statistics["end"])
+    window = Window(statistics["start"], statistics["end"], step=1, scrape=1)
+    findings = check(prometheus, (triton_dashboard.BOARD, loadtest_dashboard.BOARD), window, {}, there)
+    assert [fault for finding in findings for fault in finding.faults] == []
+    assert sum(finding.has_data for finding in findings) >= 15
 
 
 def test_an_objective_without_data_has_no_value_but_a_reason(

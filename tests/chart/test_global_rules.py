@@ -24,7 +24,12 @@ GLOBAL = "inference:global:slo"
 
 def labels(region: str, **more: str) -> str:
     """Of a release's series in a region; "" for one that names none."""
-    found = {"namespace": "inference", "job": "inference/inference-system-triton", "model": "resnet50", **more}
+    found = {
+        "namespace": "inference",
+        "job": "inference/inference-system-triton",
+        "model": "resnet50",
+        **more,
+    }
     if region:
         found["region"] = region
     return ", ".join(f'{name}="{value}"' for name, value in found.items())

@@ -1,4 +1,4 @@
-"""What comes with the chart for the Prometheus of all regions: numbers of several regions are those of one service."""
+"""The rules for the Prometheus of all regions: several regions' numbers are those of one service."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def fired(series: dict[str, str], expected: dict[str, set[str]], folder: Path) -
 
 
 def test_a_region_that_falls_silent_is_missed_for_a_day(tmp_path: Path) -> None:
-    """Federated samples have times of their own, so that a region's last one is seen for five minutes more."""
+    """Federated samples have times of their own: a region's last one is seen for five minutes more."""
     series = {**events("a", "9x3000", "1x3000"), **events("b", "9x60", "1x60")}
     expected = {"60m": QUIET, "69m": QUIET, "71m": MISSING, "1439m": MISSING, "1502m": QUIET}
     fired(series, expected, tmp_path)

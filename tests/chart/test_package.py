@@ -69,4 +69,5 @@ def test_the_rules_of_all_regions_travel_in_the_archive(tmp_path: Path) -> None:
     with tarfile.open(dist.chart(tmp_path)) as archive:
         for file in ("global-rules.yaml", "global-scrape.yaml"):
             content = archive.extractfile(f"inference-system/files/{file}")
-            assert content and content.read() == (CHART / "files" / file).read_bytes()
+            assert content is not None, file
+            assert content.read() == (CHART / "files" / file).read_bytes()

@@ -1,8 +1,8 @@
 """Two regions federated by a third Prometheus say of the service what one that sees every pod would say.
 
-Real servers: one a region with the chart's rules, one that federates both with the scrape configuration and the
-rules that come with the chart, and one that scrapes every pod itself. What they scrape are lines: counters that
-are a function of time, with ten minutes of it behind them when the servers start, so that every window is full.
+Real servers: one a region with the chart's rules, one that federates both with the scrape configuration and
+the rules that come with the chart, and one that scrapes every pod itself. What they scrape are lines: counters
+that are a function of time, with ten minutes of it behind them at the start, so that every window is full.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PODS = 2
 
 @dataclass(frozen=True)
 class Region:
-    """requests, failed, cancelled: a second and pod. within: share of requests by bound. traced: one in so many."""
+    """requests, failed, cancelled: a second and pod. within: share of them by bound. traced: one in so many."""
 
     name: str
     requests: float
@@ -83,7 +83,7 @@ class Region:
 
 # The large one does well; the small one fails every fourth request, is slow, and traces less.
 A = Region("a", 400, 0.4, 40, (0.1, 0.5, 0.9, 0.98, 0.999, 0.9995, 1, 1), traced=7, availability=0.99)
-B = Region("b", 30, 10, 0, (0, 0, 0.1, 0.3, 0.6, 0.8, 0.95, 1), traced=10, availability=0.999)
+B = Region("b", 30, 10, 0, (0, 0, 0.1, 0.3, 0.6, 0.72, 0.9, 1), traced=10, availability=0.999)
 
 
 def counted(rate: float, at: float, since: float) -> str:

@@ -1,8 +1,8 @@
 """Two regions federated by a third Prometheus say of the service what one that sees every pod would say.
 
 Real servers: one a region with the chart's rules, one that federates both with the scrape configuration and
-the rules that come with the chart, and one that scrapes every pod itself. What they scrape are lines: counters
-that are a function of time, with ten minutes of it behind them at the start, so that every window is full.
+the rules that come with the chart, and one that scrapes every pod itself. What they scrape are lines:
+counters that are a function of time, with ten minutes of it behind them at the start, so that every window is full.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PODS = 2
 
 @dataclass(frozen=True)
 class Region:
-    """requests, failed, cancelled: a second and pod. within: share of them by bound. traced: one in so many."""
+    """requests, failed, cancelled: a second and pod. within: share by bound. traced: one in so many."""
 
     name: str
     requests: float

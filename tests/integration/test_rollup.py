@@ -2,7 +2,7 @@
 
 Real servers: one a region with the chart's rules, one that federates both with the scrape configuration and
 the rules that come with the chart, and one that scrapes every pod itself. What they scrape are lines:
-counters that are a function of time, with ten minutes of it behind them at the start, so that every window is full.
+counters that are a function of time, with ten minutes of it behind them, so that every window is full.
 """
 
 from __future__ import annotations

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from .render import Manifest, render_chart
+from charts.package import CHART
+
+from .render import Manifest, load, render_chart
 
 Group = dict[str, Any]
 
@@ -35,6 +37,11 @@ def checked(found: Iterable[Group], folder: Path) -> None:
     _run("check", "rules", file, folder)
 
 
+def global_groups() -> list[Group]:
+    """The rule groups that come with the chart for the Prometheus of all regions."""
+    return list(load(CHART / "files" / "global-rules.yaml")["groups"])
+
+
 def fired(
     found: Sequence[Group],
     series: Mapping[str, str],
@@ -47,7 +54,6 @@ def fired(
 
     series: samples in promtool's notation by series, one an interval. only: labels of the alerts to look at.
     """
-    _write(folder / "rules.yaml", {"groups": list(found)})
     asked = [
         {
             "expr": f'group by (alertname) (ALERTS{{alertstate="firing",{only}}})',
@@ -56,10 +62,44 @@ def fired(
         }
         for when, names in expected.items()
     ]
+    _test(found, series, asked, folder, interval)
+
+
+def gave(
+    found: Sequence[Group],
+    series: Mapping[str, str],
+    expected: Mapping[str, Mapping[str, float | None]],
+    folder: Path,
+    interval: str = "1m",
+) -> None:
+    """Fails unless these expressions have these values, None for none: by time after the first sample.
+
+    An expression gives one series; values are compared to nine digits.
+    """
+    asked = []
+    for when, values in expected.items():
+        for expression, value in values.items():
+            query = expression
+            if value is not None:
+                # Nothing where it is right, else what it is: promtool shows that. NaN: none, or several.
+                found_value = f"vector(scalar({expression}))"
+                query = f"{found_value} unless abs({found_value} - {value}) <= {1e-9 * max(1.0, abs(value))}"
+            asked.append({"expr": query, "eval_time": when, "exp_samples": []})
+    _test(found, series, asked, folder, interval)
+
+
+def _test(
+    found: Sequence[Group],
+    series: Mapping[str, str],
+    asked: Sequence[Mapping[str, Any]],
+    folder: Path,
+    interval: str,
+) -> None:
+    _write(folder / "rules.yaml", {"groups": list(found)})
     test = {
         "interval": interval,
         "input_series": [{"series": name, "values": samples} for name, samples in series.items()],
-        "promql_expr_test": asked,
+        "promql_expr_test": list(asked),
     }
     # What is recorded first, then what reads it: in a server the order is any, and it costs an interval.
     names = sorted((group["name"] for group in found), key=lambda name: "-alerts-" in name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 
 import helm_python
@@ -62,3 +63,11 @@ def test_the_archive_of_a_release_renders_what_the_chart_renders(tmp_path: Path)
     with helm_python.Chart.load(dist.chart(tmp_path)) as archive:
         assert archive.render(IMAGES, name="inference-system", namespace="inference") == render_files()
     assert [file.suffix for file in tmp_path.iterdir()] == [".tgz"], "nothing but the archive is left"
+
+
+def test_the_rules_of_all_regions_travel_in_the_archive(tmp_path: Path) -> None:
+    with tarfile.open(dist.chart(tmp_path)) as archive:
+        for file in ("global-rules.yaml", "global-scrape.yaml"):
+            content = archive.extractfile(f"inference-system/files/{file}")
+            assert content is not None, file
+            assert content.read() == (CHART / "files" / file).read_bytes()

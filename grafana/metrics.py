@@ -1,6 +1,6 @@
-"""Every series that a dashboard may ask for: who exports it, what kind it is and what it counts.
+"""Every series that a dashboard or a rule may ask for: who exports it, what kind it is and what it counts.
 
-A dashboard that names another one fails a test: a misspelt name gives an empty panel, never an error.
+One that names another fails a test: a misspelt name gives an empty panel or a silent alert, never an error.
 """
 
 from __future__ import annotations
@@ -56,7 +56,11 @@ TRITON_GPU = _all(
     ("nv_gpu_power_limit", "gauge", "W"),
     ("nv_energy_consumption", "counter", "J"),
 )
-LATENCY = _all("latency exporter", ("inference_server_duration_seconds", "histogram", "s"))
+LATENCY = _all(
+    "latency exporter",
+    ("inference_server_duration_seconds", "histogram", "s"),
+    ("inference_server_refused_total", "counter", "request"),
+)
 LOADTEST = _all(
     "load test",
     ("loadtest_request_duration_seconds", "histogram", "s"),
@@ -68,7 +72,10 @@ PROMETHEUS = _all("prometheus", ("up", "gauge", "ratio"), ("ALERTS", "gauge", "r
 KUBE_STATE_METRICS = _all(
     "kube-state-metrics",
     ("kube_pod_status_ready", "gauge", "pod"),
+    ("kube_pod_status_phase", "gauge", "pod"),
     ("kube_pod_container_status_restarts_total", "counter", "restart"),
+    ("kube_pod_init_container_status_restarts_total", "counter", "restart"),
+    ("kube_pod_init_container_status_running", "gauge", "container"),
     ("kube_pod_container_status_waiting_reason", "gauge", "container"),
     ("kube_pod_init_container_status_waiting_reason", "gauge", "container"),
     ("kube_deployment_spec_replicas", "gauge", "pod"),
@@ -82,6 +89,7 @@ AUTOSCALER = _all(
     "autoscaler",
     ("kube_horizontalpodautoscaler_spec_min_replicas", "gauge", "pod"),
     ("kube_horizontalpodautoscaler_spec_max_replicas", "gauge", "pod"),
+    ("kube_horizontalpodautoscaler_status_desired_replicas", "gauge", "pod"),
 )
 CADVISOR = _all(
     "kubelet",
@@ -101,7 +109,11 @@ DCGM = _all(
     ("DCGM_FI_DEV_XID_ERRORS", "gauge", "code"),
 )
 # Only of GPUs that can: Ampere and later.
-DCGM_REMAPPING = _all("GPU that remaps rows", ("DCGM_FI_DEV_ROW_REMAP_FAILURE", "gauge", "failure"))
+DCGM_REMAPPING = _all(
+    "GPU that remaps rows",
+    ("DCGM_FI_DEV_ROW_REMAP_FAILURE", "gauge", "failure"),
+    ("DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS", "counter", "row"),
+)
 # These are commented out in the exporter's own list of counters.
 DCGM_ADDED = _all(
     "dcgm-exporter, counters added",

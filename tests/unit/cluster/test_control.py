@@ -27,6 +27,9 @@ VALUES = {
     "OPERATOR_IMAGE": "localhost/r/prometheus-operator:t",
     "PROMETHEUS_IMAGE": "localhost/r/prometheus:t",
     "PROMETHEUS_VERSION": "v3.0.0",
+    "ALERTMANAGER_IMAGE": "localhost/r/alertmanager:t",
+    "ALERTMANAGER_VERSION": "v0.25.0",
+    "STATE_IMAGE": "localhost/r/kube-state-metrics:t",
     "IMAGE": "localhost/r/keda",
 }
 

@@ -1,0 +1,41 @@
+"""What rules and dashboards ask for exists: by the list that dashboards are held to, and what a GPU showed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from chart.promtool import rules
+from dimensions import selectors
+
+from grafana.metrics import METRICS, TRITON, TRITON_GPU
+
+ROOT = Path(__file__).parents[3]
+# Triton 2.51's own metrics on one H200, under load.
+CAPTURED = ROOT / "benchmarks" / "gpu" / "results" / "h200-triton.prom"
+AUTOSCALED = {"autoscaling": {"kind": "keda", "requestsPerSecond": 9}}
+
+
+def known() -> set[str]:
+    names = {metric.name for metric in METRICS}
+    for metric in METRICS:
+        if metric.kind == "histogram":
+            names |= {f"{metric.name}_{part}" for part in ("bucket", "sum", "count")}
+    return names
+
+
+def names_in(expr: str) -> set[str]:
+    return {selector.name for selector in selectors(expr)}
+
+
+def test_rules_ask_for_nothing_that_the_list_lacks() -> None:
+    found = rules(AUTOSCALED)
+    recorded = {rule["record"] for rule in found if "record" in rule}
+    asked = {name for rule in found for name in names_in(rule["expr"])}
+    assert len(asked) > 20
+    assert asked <= known() | recorded
+
+
+def test_a_triton_on_a_gpu_shows_every_metric_that_is_expected_of_it() -> None:
+    shown = set(re.findall(r"^(\w+)[{ ]", CAPTURED.read_text(), re.MULTILINE))
+    assert {metric.name for metric in (*TRITON, *TRITON_GPU)} <= shown

@@ -100,8 +100,8 @@ def infer(plan: Path, pixels: np.ndarray) -> np.ndarray:
 def test_an_engine_computes_what_the_model_computes(
     tmp_path: Path, cache: Path, precision: str, tolerance: float
 ) -> None:
-    """In the relative difference of a row: of most, and within five times that of all. Random weights and noise
-    for pictures leave some rows near a tie; 11 and 8 bits of mantissa over 50 layers."""
+    """In the relative difference of a row: of most, and within five times that of all. Random weights and
+    noise for pictures leave some rows near a tie; 11 and 8 bits of mantissa over 50 layers."""
     import onnxruntime
 
     process = build(cache if precision == "fp32" else tmp_path / "cache", tmp_path, precision, 4)

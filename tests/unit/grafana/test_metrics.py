@@ -1,4 +1,4 @@
-"""What rules and dashboards ask for exists: by the list that dashboards are held to, and what a GPU showed."""
+"""What rules and dashboards ask for exists: by the list they are held to, and by what a GPU showed."""
 
 from __future__ import annotations
 

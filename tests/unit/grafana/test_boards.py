@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from chart.promtool import rules
+from chart import promtool
 from chart.render import render_chart
 from dimensions import Nonsense, calls, dimension, selectors
 
@@ -206,7 +206,7 @@ def test_every_alert_with_a_runbook_is_one_of_the_chart() -> None:
 def test_every_metric_of_the_table_is_used() -> None:
     """By a dashboard or a rule: a table that outgrows them would no longer say what they need."""
     series = by_series()
-    asked = {selector.name for rule in rules(AUTOSCALED) for selector in selectors(rule["expr"])}
+    asked = {selector.name for rule in promtool.rules(AUTOSCALED) for selector in selectors(rule["expr"])}
     used = {name for _, _, query in QUERIES for name in query.series} | asked
     idle = {metric.name for metric in METRICS if not used & {n for n in series if series[n] is metric}}
     assert idle == set()

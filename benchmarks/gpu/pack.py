@@ -6,7 +6,8 @@ Here, into pieces of --piece MiB each, with a list of them:
 
     libraries      TensorRT's shared libraries
     models         what `model-tools quantize` wrote: fp32/, fp16/, int8/, ... and int8-calibration.json
-    wheels         packages that the host's Python lacks; zstandard's travels beside the pieces
+    wheels         packages that the host's Python lacks: this project's, such as click, rich, prometheus_client,
+                   tritonclient with its grpcio and protobuf, pytest; zstandard's travels beside the pieces
     triton-wheels  nvidia-pytriton, numpy < 2 and tensorrt_cu12_bindings for the host's Python
 
 There, with all pieces in one folder (an incomplete or changed one is named):
@@ -48,7 +49,8 @@ def pack(arguments: argparse.Namespace) -> None:
         parts = {"libraries": arguments.libraries, "models": arguments.models, "site": Path(scratch) / "site",
                  "triton": triton}  # fmt: skip
         parts["site"].mkdir()
-        for wheel in arguments.wheels.glob("*.whl"):
+        bindings = arguments.triton_wheels.glob("tensorrt*.whl")  # the engines' own scripts need them too
+        for wheel in (*arguments.wheels.glob("*.whl"), *bindings):
             with zipfile.ZipFile(wheel) as content:
                 content.extractall(parts["site"])
         archives = [archive(name, folder, output / "parts") for name, folder in parts.items()]

@@ -6,7 +6,7 @@ Here, into pieces of --piece MiB each, with a list of them:
 
     libraries      TensorRT's shared libraries
     models         what `model-tools quantize` wrote: fp32/, fp16/, int8/, ... and int8-calibration.json
-    wheels         packages that the host's Python lacks: this project's, such as click, rich, prometheus_client,
+    wheels         packages that the host lacks: this project's, such as click, rich, prometheus_client,
                    tritonclient with its grpcio and protobuf, pytest; zstandard's travels beside the pieces
     triton-wheels  nvidia-pytriton, numpy < 2 and tensorrt_cu12_bindings for the host's Python
 

@@ -23,6 +23,8 @@ IMAGES: dict[str, Any] = {
     "engine": {"image": {"repository": "registry.example/engine", "tag": "1"}},
     "tools": {"image": {"repository": "registry.example/tools", "tag": "1"}},
     "model": {"source": {"image": {"repository": "registry.example/model", "tag": "1"}}},
+    # Off by default, and a part of rules, pods and objectives that tests look at.
+    "monitoring": {"serverLatency": {"enabled": True}},
 }
 
 Manifest = dict[str, Any]

@@ -16,6 +16,7 @@ from .promtool import rules
 from .render import ROOT, load, merge, setting
 
 VALUES = load(ROOT / "charts" / "inference-system" / "values.yaml")
+VALUES["monitoring"]["serverLatency"]["enabled"] = True  # off by default
 
 
 def changed(path: str, value: Any) -> list[str]:

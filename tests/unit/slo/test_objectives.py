@@ -19,6 +19,7 @@ from model_tools.slo.verdict import judge, summary
 
 ROOT = Path(__file__).parents[3]
 VALUES: dict[str, Any] = yaml.safe_load((ROOT / "charts/inference-system/values.yaml").read_text())
+VALUES["monitoring"]["serverLatency"]["enabled"] = True  # off by default
 GOOD = {
     "availability": 0.9995,
     "latency.server": 0.12,

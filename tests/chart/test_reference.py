@@ -22,6 +22,7 @@ OTHERS = ("kube-prometheus-stack", "global")
 READ_FROM_THE_RELEASE = {"loadtest.users", "loadtest.spawnRate", "loadtest.duration"}
 # What has to be set for a value to matter.
 CONTEXTS: dict[str, dict[str, Any]] = {
+    "monitoring.serverLatency.enabled": {"monitoring": {"serverLatency": {"enabled": False}}},
     "model.source.pvc.": {"model": {"source": {"type": "pvc", "pvc": {"claimName": "models"}}}},
     "model.source.url": {"model": {"source": {"type": "url", "url": "gs://bucket/model"}}},
     "model.instances.threads": {

@@ -26,7 +26,7 @@ TIMEOUT = 180
 # Scrape, evaluation, a `for` of a minute, and a busy machine on top.
 SOON = 240.0
 
-# Eight minutes; and a Triton that traces may die in an overload (docs/slo.md), which is not what they are about.
+# Eight minutes; and a Triton that traces may die in an overload (docs/slo.md), which they are not about.
 pytestmark = [
     pytest.mark.timeout(1200),
     pytest.mark.skipif(not os.environ.get("TEST_ALERTS"), reason="only with TEST_ALERTS=1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 import sys
@@ -9,8 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import pytest
 import requests
+import yaml
 
 START = 30.0  # seconds for a process to be ready
 
@@ -57,6 +61,28 @@ def answers(url: str) -> Callable[[], bool]:
             return False
 
     return ask
+
+
+@contextmanager
+def prometheus(folder: Path, config: dict[str, Any]) -> Iterator[str]:
+    """The URL of a Prometheus that scrapes, and evaluates rules, every second; its data is in the folder.
+
+    The test is skipped where it is not installed.
+    """
+    binary = shutil.which("prometheus")
+    if binary is None:
+        pytest.skip("prometheus is not installed (Debian: apt install prometheus)")
+    every = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    config = config | {"global": every | config.get("global", {})}
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+    (port,) = free_ports(1)
+    command = [
+        binary, f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+    with running(command, answers(f"{url}/-/ready"), folder / "log"):
+        yield url
 
 
 def loadtest(*arguments: str) -> list[str]:

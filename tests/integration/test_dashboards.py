@@ -6,7 +6,6 @@ The chart's own rules record what the panels read; what this chart does not reco
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ import pytest
 import requests
 import yaml
 from chart.render import render_chart
-from processes import answers, free_ports, running
+from processes import prometheus
 from synthetic import RELEASES, serving
 
 from grafana.boards import BOARDS
@@ -75,9 +74,6 @@ class Server:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Once every rule of the chart has recorded what it can."""
-    binary = shutil.which("prometheus")
-    if binary is None:
-        pytest.skip("prometheus is not installed (Debian: apt install prometheus)")
     folder = tmp_path_factory.mktemp("prometheus")
     known: set[tuple[str, str, str]] = set()
     for namespace, region in INSTALLED.items():
@@ -96,18 +92,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
                 {"job_name": f"triton-{place}", "static_configs": [target], "metric_relabel_configs": none}
             )
         config = {
-            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
             "rule_files": [str(folder / f"{namespace}.yml") for namespace in INSTALLED],
             "scrape_configs": jobs,
         }
-        (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-        (port,) = free_ports(1)
-        command = [
-            binary, f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
-            f"--web.listen-address=127.0.0.1:{port}",
-        ]  # fmt: skip
-        url = f"http://127.0.0.1:{port}"
-        with running(command, answers(f"{url}/-/ready"), folder / "log"):
+        with prometheus(folder, config) as url:
             made = Server(url, Prometheus(requests.Session(), url))
             names = sorted({name for name, _, _ in known})
             deadline = time.monotonic() + PATIENCE

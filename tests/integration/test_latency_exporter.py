@@ -8,7 +8,6 @@ import itertools
 import json
 import math
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -28,7 +27,7 @@ import requests
 import tritonclient.grpc as triton_grpc
 import yaml
 from colours import MODEL, PICTURE, write_model
-from processes import answers, free_ports, running
+from processes import answers, free_ports, prometheus, running
 from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.utils import InferenceServerException
 
@@ -409,9 +408,6 @@ def test_prometheus_keeps_the_series_under_tritons_job_and_the_exporters_up_apar
     pod: Callable[..., Pod], tmp_path: Path
 ) -> None:
     """As the operator makes scrape configurations of the PodMonitor's endpoints."""
-    binary = shutil.which("prometheus")
-    if binary is None:
-        pytest.skip("prometheus is not installed (Debian: apt install prometheus)")
     made = pod(7)
     with made.exporter.running():
         endpoint = made.endpoints["latency"]
@@ -421,20 +417,12 @@ def test_prometheus_keeps_the_series_under_tritons_job_and_the_exporters_up_apar
             "relabel_configs": rules(endpoint["relabelings"]),
             "metric_relabel_configs": rules(endpoint["metricRelabelings"]),
         }
-        config = {"global": {"scrape_interval": "1s"}, "scrape_configs": [scrape]}
-        (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
-        (port,) = free_ports(1)
-        url = f"http://127.0.0.1:{port}"
-        command = [
-            binary, f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data",
-            f"--web.listen-address=127.0.0.1:{port}",
-        ]  # fmt: skip
 
         def labels(series: str) -> list[dict[str, str]]:
             answer = requests.get(f"{url}/api/v1/query", {"query": series}, timeout=5).json()
             return [each["metric"] for each in answer["data"]["result"]]
 
-        with running(command, answers(f"{url}/-/ready"), tmp_path / "prometheus.log"):
+        with prometheus(tmp_path, {"scrape_configs": [scrape]}) as url:
             wait_until(lambda: bool(labels("inference_server_trace_sampling")))
             (sampling,) = labels("inference_server_trace_sampling")
             (up,) = labels("up")

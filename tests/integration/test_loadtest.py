@@ -6,7 +6,6 @@ The model is small, so that the tests measure the load test rather than wait for
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import threading
@@ -17,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import requests
-import yaml
 from colours import MODEL, onnx_model
 from processes import answers, free_ports, loadtest, running
 
@@ -132,13 +131,8 @@ def prometheus(
     triton: LocalTriton, load: Load, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Prometheus]:
     """A Prometheus that scrapes both once a second, with the labels that a PodMonitor would give."""
-    binary = shutil.which("prometheus")
-    if binary is None:
-        pytest.skip("prometheus is not installed (Debian: apt install prometheus)")
-    folder = tmp_path_factory.mktemp("prometheus")
     jobs = {"triton": triton.metrics, "loadtest-worker": load.metrics}
     config = {
-        "global": {"scrape_interval": "1s"},
         "scrape_configs": [
             {
                 "job_name": job,
@@ -152,14 +146,7 @@ def prometheus(
             for job, target in jobs.items()
         ],
     }
-    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    (port,) = free_ports(1)
-    command = [
-        binary, f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
-        f"--web.listen-address=127.0.0.1:{port}",
-    ]  # fmt: skip
-    url = f"http://127.0.0.1:{port}"
-    with running(command, answers(f"{url}/-/ready"), folder / "log"):
+    with processes.prometheus(tmp_path_factory.mktemp("prometheus"), config) as url:
         yield Prometheus(requests.Session(), url)
 
 

@@ -18,12 +18,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import processes
 import pytest
 import requests
 import yaml
 from chart.promtool import groups
-from processes import answers, free_ports, running
 
 from charts.package import CHART
 from model_tools.slo.prometheus import NoData, Prometheus
@@ -155,21 +156,6 @@ def scraped(regions: Iterable[Region], address: str) -> list[dict[str, Any]]:
     return [{"job_name": "pods", "static_configs": targets}]
 
 
-@contextmanager
-def server(folder: Path, config: dict[str, Any]) -> Iterator[str]:
-    """The address of a Prometheus that scrapes and evaluates every second."""
-    every = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-    config = config | {"global": {**every, **config.get("global", {})}}
-    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    (port,) = free_ports(1)
-    command = [
-        "prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
-        f"--web.listen-address=127.0.0.1:{port}",
-    ]  # fmt: skip
-    with running(command, answers(f"http://127.0.0.1:{port}/-/ready"), folder / "log"):
-        yield f"127.0.0.1:{port}"
-
-
 @dataclass(frozen=True)
 class Servers:
     """regions: each region's own; everywhere: federates them; union: sees every pod of both."""
@@ -190,7 +176,7 @@ def federating(addresses: list[str]) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    if not shutil.which("prometheus") or not shutil.which("promtool"):
+    if not shutil.which("promtool"):
         pytest.skip("prometheus is not installed (Debian: apt install prometheus)")
     since = time.time() - HISTORY
     with ExitStack() as stack:
@@ -205,13 +191,15 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
                 config["global"] = {"external_labels": {"region": name}}
                 config["rule_files"] = ["rules.yaml"]
                 (folder / "rules.yaml").write_text(yaml.safe_dump({"groups": groups(regions[0].values)}))
-            started[name] = stack.enter_context(server(folder, config))
+            started[name] = stack.enter_context(processes.prometheus(folder, config))
         config = {
-            "scrape_configs": federating([started["a"], started["b"]]),
+            "scrape_configs": federating([urlsplit(started[name]).netloc for name in "ab"]),
             "rule_files": [str(CHART / "files" / "global-rules.yaml")],
         }
-        started["global"] = stack.enter_context(server(tmp_path_factory.mktemp("global"), config))
-        asked = {name: Prometheus(requests.Session(), f"http://{each}") for name, each in started.items()}
+        started["global"] = stack.enter_context(
+            processes.prometheus(tmp_path_factory.mktemp("global"), config)
+        )
+        asked = {name: Prometheus(requests.Session(), url) for name, url in started.items()}
         yield Servers({name: asked[name] for name in "ab"}, asked["global"], asked["union"])
 
 

@@ -30,18 +30,17 @@ import click
 import requests
 import yaml
 
-from charts.package import CHART
 from model_tools.console import BadInput, CheckFailed, run
+from model_tools.latency.metrics import LADDER
 from model_tools.values import load_values
+from tests.chart import promtool
 
 STEP = 15.0
-LADDER = (
-    0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3,
-    0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0,
-)  # fmt: skip
 PHASES = ("request",)  # of the exporter's, the one that is read
 JOB = 'job="inference/inference-system-triton",namespace="inference"'
 DAYS = {"d": 1, "w": 7}
+# On top of what tests/chart renders, with the server's latency and on GPUs: all rules that the chart has.
+EVERYTHING = {"autoscaling": {"kind": "keda", "requestsPerSecond": 100, "maxReplicas": 200}}
 
 
 @click.command()
@@ -74,7 +73,7 @@ def command(
         # Prometheus refuses to record what is older than its newest block: the samples' end is waited for.
         end = time.time() + 20 + 0.25 * pods * hours
         series = _data(folder, pods, hours, days, end)
-        (folder / "rules.yaml").write_text(yaml.safe_dump({"groups": _groups()}))
+        (folder / "rules.yaml").write_text(yaml.safe_dump({"groups": promtool.groups(EVERYTHING)}))
         shutil.copytree(folder / "with", folder / "without")
         _wait(max(0.0, end - time.time()))
         # The slowest groups are evaluated once a minute: each has been once.
@@ -139,27 +138,6 @@ def _named(rule: dict[str, Any]) -> str:
         f"{name}={value}" for name, value in rule.get("labels", {}).items() if name in ("slo", "window")
     )
     return " ".join([rule["name"], *labels])
-
-
-def _groups() -> list[dict[str, Any]]:
-    """The groups of the chart with autoscaling, on GPUs: all rules that it has."""
-    import helm_python
-
-    image = {"image": {"repository": "registry.example/image", "tag": "1"}}
-    values = {
-        "engine": image, "tools": image, "model": {"source": image},
-        "autoscaling": {"kind": "keda", "requestsPerSecond": 100, "maxReplicas": 200},
-    }  # fmt: skip
-    with helm_python.Chart.load(CHART) as chart:
-        files = chart.render(values, name="inference-system", namespace="inference")
-    objects = [
-        each
-        for file, text in files.items()
-        if file.endswith(".yaml")
-        for each in yaml.safe_load_all(text)
-        if each
-    ]
-    return [group for each in objects if each["kind"] == "PrometheusRule" for group in each["spec"]["groups"]]
 
 
 def _series(pod: int) -> Iterator[tuple[str, float, float]]:

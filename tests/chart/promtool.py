@@ -13,18 +13,24 @@ import yaml
 
 from charts.package import CHART
 
-from .render import Manifest, load, render_chart
+from .render import load, render_chart
 
 Group = dict[str, Any]
 
 
-def groups(*values: dict[str, Any] | Path, name: str = "inference-system") -> list[Group]:
+# What has every alert: on GPUs, with engines and an autoscaler.
+AUTOSCALED = {"autoscaling": {"kind": "keda", "requestsPerSecond": 9}}
+
+
+def groups(*values: dict[str, Any] | Path, namespace: str = "inference") -> list[Group]:
     """Every rule group that the chart renders with these values."""
-    return [group for rules in objects(*values, name=name) for group in rules["spec"]["groups"]]
-
-
-def objects(*values: dict[str, Any] | Path, name: str = "inference-system") -> list[Manifest]:
-    return [each for each in render_chart(*values, name=name) if each["kind"] == "PrometheusRule"]
+    manifests = render_chart(*values, namespace=namespace)
+    return [
+        group
+        for manifest in manifests
+        if manifest["kind"] == "PrometheusRule"
+        for group in manifest["spec"]["groups"]
+    ]
 
 
 def rules(*values: dict[str, Any] | Path) -> list[dict[str, Any]]:

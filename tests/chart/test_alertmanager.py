@@ -9,10 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from .promtool import rules
+from .promtool import AUTOSCALED, rules
 from .render import ROOT, load
-
-AUTOSCALED = {"autoscaling": {"kind": "keda", "requestsPerSecond": 9}}
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from model_tools.slo.objectives import objectives
 
 from . import promtool
-from .promtool import rules
+from .promtool import AUTOSCALED, rules
 from .render import ROOT, load, merge, setting
 
 VALUES = load(ROOT / "charts" / "inference-system" / "values.yaml")
@@ -26,7 +26,6 @@ def changed(path: str, value: Any) -> list[str]:
 
 
 OBJECTIVE, BUDGET = "inference:slo:objective", "inference:slo_error_budget:remaining"
-AUTOSCALED = {"autoscaling": {"kind": "keda", "requestsPerSecond": 9}}
 
 
 def _named(rule: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import requests
 import yaml
-from chart.render import render_chart
+from chart.promtool import groups
 from processes import prometheus
 from synthetic import RELEASES, serving
 
@@ -43,12 +43,9 @@ def rules(namespace: str, region: str) -> list[dict[str, Any]]:
         "autoscaling": {"kind": "keda", "requestsPerSecond": 100},
         "monitoring": {"podMonitor": {"interval": "1s"}},
     }
-    manifests = render_chart(values, namespace=namespace)
     return [
         {**group, "name": f"{namespace}-{group['name']}", "interval": "1s"}
-        for manifest in manifests
-        if manifest["kind"] == "PrometheusRule"
-        for group in manifest["spec"]["groups"]
+        for group in groups(values, namespace=namespace)
     ]
 
 

@@ -7,8 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from chart import promtool
-from chart.render import render_chart
+from chart.promtool import AUTOSCALED, rules
 from dimensions import Nonsense, calls, dimension, selectors
 
 from grafana.boards import BOARDS
@@ -18,7 +17,6 @@ from grafana.variables import Window, filled
 
 WINDOW = Window(0, 3600, 30)
 PANELS = [(board, panel) for board in BOARDS for panel in board.panels]
-AUTOSCALED = {"autoscaling": {"kind": "keda", "requestsPerSecond": 9}}
 QUERIES = [(board, panel, query) for board, panel in PANELS for query in panel.queries]
 
 # What a panel's unit may show. A time of a request is a time, requests of a pod are requests.
@@ -42,17 +40,6 @@ def named(item: Any) -> str:
 
 def sent(query: Query) -> str:
     return filled(query.expr, WINDOW, {})
-
-
-def rules() -> list[dict[str, Any]]:
-    values = {"autoscaling": {"kind": "keda", "requestsPerSecond": 100}}
-    return [
-        rule
-        for manifest in render_chart(values)
-        if manifest["kind"] == "PrometheusRule"
-        for group in manifest["spec"]["groups"]
-        for rule in group["rules"]
-    ]
 
 
 def test_there_are_five_dashboards_of_their_own() -> None:
@@ -193,20 +180,20 @@ def test_objectives_are_asked_for_and_never_written_down() -> None:
 
 def test_every_recorded_series_is_one_that_the_chart_records() -> None:
     known = {name for name in by_series() if name.startswith("inference:")}
-    recorded = {rule["record"] for rule in rules() if "record" in rule}
+    recorded = {rule["record"] for rule in rules(AUTOSCALED) if "record" in rule}
     assert known - recorded == set()
 
 
 def test_every_alert_with_a_runbook_is_one_of_the_chart() -> None:
     named = {alert for _, panel in PANELS for alert in panel.alerts}
-    there = {rule["alert"] for rule in rules() if "alert" in rule}
+    there = {rule["alert"] for rule in rules(AUTOSCALED) if "alert" in rule}
     assert named - there == set()
 
 
 def test_every_metric_of_the_table_is_used() -> None:
     """By a dashboard or a rule: a table that outgrows them would no longer say what they need."""
     series = by_series()
-    asked = {selector.name for rule in promtool.rules(AUTOSCALED) for selector in selectors(rule["expr"])}
+    asked = {selector.name for rule in rules(AUTOSCALED) for selector in selectors(rule["expr"])}
     used = {name for _, _, query in QUERIES for name in query.series} | asked
     idle = {metric.name for metric in METRICS if not used & {n for n in series if series[n] is metric}}
     assert idle == set()

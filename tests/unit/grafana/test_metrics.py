@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from chart.promtool import rules
+from chart.promtool import AUTOSCALED, rules
 from dimensions import selectors
 
 from grafana.metrics import METRICS, TRITON, TRITON_GPU
@@ -13,7 +13,6 @@ from grafana.metrics import METRICS, TRITON, TRITON_GPU
 ROOT = Path(__file__).parents[3]
 # Triton 2.51's own metrics on one H200, under load.
 CAPTURED = ROOT / "benchmarks" / "gpu" / "results" / "h200-triton.prom"
-AUTOSCALED = {"autoscaling": {"kind": "keda", "requestsPerSecond": 9}}
 
 
 def known() -> set[str]:

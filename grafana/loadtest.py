@@ -16,6 +16,7 @@ from grafana.parts import (
     Row,
     objective,
     or_none,
+    percentiles,
     quantile,
     rate,
 )
@@ -110,14 +111,8 @@ LATENCY = Row(
             "Both rise: the servers. The clients' alone: a load generator at its limit (last row), network "
             "or proxy.",
             (
-                *(
-                    Query(f"max(inference:client_seconds:{name}_5m{{{RELEASE}}})", f"client {name}")
-                    for name in PERCENTILES
-                ),
-                *(
-                    Query(f"max(inference:server_seconds:{name}_5m{{{MODEL}}})", f"server {name}")
-                    for name in PERCENTILES
-                ),
+                *percentiles("client", RELEASE, "client "),
+                *percentiles("server", MODEL, "server "),
                 objective("latency.client.p99", "objective, client p99"),
             ),
             "s",

@@ -20,6 +20,7 @@ from grafana.parts import (
     Row,
     objective,
     or_none,
+    percentiles,
 )
 
 # Which objective an SLO's error budget comes from: 1 - objective is the share of requests that may be bad.
@@ -306,10 +307,7 @@ LATENCY = Row(
             "`inference:slo:objective`.",
             "p99 alone: a full queue or a slow pod. All percentiles: batches take longer than they did.",
             (
-                *(
-                    Query(f"max(inference:server_seconds:{name}_5m{{{MODEL}}})", name)
-                    for name in ("p50", "p95", "p99")
-                ),
+                *percentiles("server", MODEL),
                 objective("latency.server.threshold", "objective"),
             ),
             "s",
@@ -349,10 +347,7 @@ LATENCY = Row(
             "`inference:client_seconds:*`, from the load test's workers, and `inference:slo:objective`.",
             "Compare with the server's: what the server did not spend is network, proxy or client.",
             (
-                *(
-                    Query(f"max(inference:client_seconds:{name}_5m{{{RELEASE}}})", name)
-                    for name in ("p50", "p95", "p99")
-                ),
+                *percentiles("client", RELEASE),
                 *(objective(f"latency.client.{name}", f"objective {name}") for name in ("p50", "p95", "p99")),
             ),
             "s",

@@ -11,8 +11,8 @@ from typing import Literal
 
 from grafana.metrics import by_series
 
-# Where `docs/` is read by people. A fork changes this line and runs `make dashboards`.
-DOCUMENTS = "https://github.com/inference-system/inference-system/blob/main/docs"
+# The chart puts monitoring.rules.runbooks in its place.
+RUNBOOKS = "docs/runbooks"
 
 # Selectors, without braces, by who exports a series. The release's own carry `region` if the release has one.
 # The cluster's carry it only where Prometheus adds it to everything: without it a series is of any region.
@@ -99,7 +99,7 @@ class Panel:
     @property
     def description(self) -> str:
         """Markdown."""
-        books = "".join(f"\n\n[Runbook of {alert}]({DOCUMENTS}/runbooks/{alert}.md)" for alert in self.alerts)
+        books = "".join(f"\n\n[Runbook of {alert}]({RUNBOOKS}/{alert}.md)" for alert in self.alerts)
         return f"{self.shows}\n\n**From** {self.source}\n\n**When it is bad:** {self.bad}{books}"
 
     @property
@@ -168,6 +168,14 @@ def quantile(fraction: float, histogram: str, selector: str, by: str = "") -> st
     """A percentile over everything that the selector takes, or by these labels: seconds."""
     buckets = rate(f"{histogram}_bucket", selector, f"le, {by}" if by else "le")
     return f"histogram_quantile({fraction:g}, {buckets})"
+
+
+def percentiles(side: str, selector: str, prefix: str = "") -> tuple[Query, ...]:
+    """What the rules record of a side, "client" or "server": of several releases the slowest."""
+    return tuple(
+        Query(f"max(inference:{side}_seconds:{name}_5m{{{selector}}})", f"{prefix}{name}")
+        for name in ("p50", "p95", "p99")
+    )
 
 
 def objective(name: str, legend: str, at_least: bool = False) -> Query:

@@ -61,6 +61,13 @@ def test_label_and_folder_are_values() -> None:
         assert manifest["metadata"]["annotations"] == {"grafana_folder": "Inference"}
 
 
+def test_runbooks_are_where_the_alerts_say() -> None:
+    published = dashboards(setting("monitoring.rules.runbooks", "https://wiki.example/serving"))
+    texts = [text for manifest in published for text in manifest["data"].values()]
+    assert not any("docs/runbooks" in text for text in texts)
+    assert all("(https://wiki.example/serving/Inference" in text for text in texts)
+
+
 def test_they_can_be_left_out() -> None:
     assert dashboards(setting("monitoring.dashboards.enabled", False)) == []
 

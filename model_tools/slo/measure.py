@@ -39,14 +39,13 @@ class Source:
     @classmethod
     def of(cls, release: Release) -> Source:
         values, name = release.values, release.fullname
+        percentile = server_percentile(values)
         return cls(
             server=f'namespace="{release.namespace}",pod=~"{name}-triton-.+",model="{values["model"]["name"]}"',
             client=f'namespace="{release.namespace}",pod=~"{name}-loadtest-worker-.+"',
             interval=seconds(values["monitoring"]["podMonitor"].get("interval") or "15s"),
-            percentile=server_percentile(values),
-            sample_every=values["monitoring"]["serverLatency"]["sampleEvery"]
-            if server_percentile(values)
-            else 0,
+            percentile=percentile,
+            sample_every=values["monitoring"]["serverLatency"]["sampleEvery"] if percentile else 0,
         )
 
 

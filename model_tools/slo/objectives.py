@@ -35,7 +35,7 @@ def objectives(values: Mapping[str, Any]) -> list[Objective]:
     slo = values.get("slo")
     if not isinstance(slo, Mapping):
         raise BadInput("the release's values have no slo block")
-    latencies = _number_block(slo, "latency", "client")
+    latencies = _percentiles(slo, "latency", "client")
     return [
         Objective("availability", "Requests answered", _number(slo, "availability"), "fraction", True),
         *(
@@ -58,7 +58,10 @@ def server_percentile(values: Mapping[str, Any]) -> float | None:
     """
     if not values.get("monitoring", {}).get("serverLatency", {}).get("enabled"):
         return None
-    block = _number_block(values.get("slo", {}), "latency", "server", names=r"percentile|threshold")
+    block = _block(values.get("slo", {}), "latency", "server")
+    for name in block:
+        if name not in ("percentile", "threshold"):
+            raise BadInput(f"slo.latency.server.{name} is neither percentile nor threshold")
     return _number(block, "percentile", ("latency", "server"))
 
 
@@ -100,16 +103,21 @@ def _server_latency(values: Mapping[str, Any], slo: Mapping[str, Any]) -> list[O
     return [Objective("latency.server", title, threshold, "seconds", False)]
 
 
-def _number_block(slo: Mapping[str, Any], *path: str, names: str = r"p\d{1,2}(\.\d+)?") -> dict[str, float]:
+def _percentiles(slo: Mapping[str, Any], *path: str) -> dict[str, float]:
+    block = _block(slo, *path)
+    for name in block:
+        if not re.fullmatch(r"p\d{1,2}(\.\d+)?", name):
+            raise BadInput(f"slo.{'.'.join(path)}.{name} is no percentile such as p99")
+    return {name: _number(block, name, path) for name in block}
+
+
+def _block(slo: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
     block: Any = slo
     for key in path:
         block = block.get(key) if isinstance(block, Mapping) else None
     if not isinstance(block, Mapping) or not block:
         raise BadInput(f"the release's values have no slo.{'.'.join(path)}")
-    for name in block:
-        if not re.fullmatch(names, name):
-            raise BadInput(f"slo.{'.'.join(path)}.{name} is no percentile such as p99")
-    return {name: _number(block, name, path) for name in block}
+    return block
 
 
 def _number(block: Mapping[str, Any], name: str, path: tuple[str, ...] = ()) -> float:

@@ -16,7 +16,7 @@ from model_tools.slo.measure import Source, read_load
 from model_tools.slo.prometheus import Prometheus
 
 # What comes with the release, and with any cluster that its alerts are meant for.
-HERE = {"triton", "latency exporter", "prometheus", "kube-state-metrics", "rules"}
+HERE = {"triton", "prometheus", "kube-state-metrics", "rules"}
 # Only there while something is wrong, or waits.
 TROUBLE = {
     "ALERTS",
@@ -68,7 +68,11 @@ def test_every_metric_of_what_is_there_is_exported(
     release: Release, prometheus: Prometheus, window: Window
 ) -> None:
     there = inventory(prometheus, window)
-    assert there >= HERE | ({"load test"} if release.values["loadtest"]["enabled"] else set())
+    optional = {
+        "load test": release.values["loadtest"]["enabled"],
+        "latency exporter": release.values["monitoring"]["serverLatency"]["enabled"],
+    }
+    assert there >= HERE | {source for source, enabled in optional.items() if enabled}
     names = {
         f"{metric.name}_count" if metric.kind == "histogram" else metric.name
         for metric in METRICS

@@ -12,7 +12,7 @@ from grafana.check import Finding
 from grafana.numbers import shown
 from grafana.parts import Panel, Query
 from grafana.variables import Window
-from model_tools.slo.plots import GRID, INK, LIMIT
+from model_tools.slo.plots import GRID, LIMIT, look, svg
 from model_tools.slo.prometheus import Series
 
 if TYPE_CHECKING:
@@ -49,25 +49,12 @@ def label(query: Query, series: Series) -> str:
 
 def draw(finding: Finding, window: Window) -> tuple[str, list[Line]]:
     """The plot of a panel that has data, and its legend."""
-    import io
-
     import matplotlib
     from matplotlib.figure import Figure
 
     panel = finding.panel
-    style = {
-        "svg.fonttype": "none",  # text stays text: small, sharp, searchable
-        "svg.hashsalt": f"{finding.board.name} {panel.title}",  # ids differ between plots of one page
-        "font.family": "sans-serif",
-        "font.sans-serif": ["DejaVu Sans"],
-        "font.size": 8.5,
-        "text.color": INK,
-        "axes.edgecolor": GRID,
-        "xtick.color": INK,
-        "ytick.color": INK,
-        "lines.linewidth": 1.5,
-    }
-    with matplotlib.rc_context(style):
+    smaller = {"font.size": 8.5, "lines.linewidth": 1.5}
+    with matplotlib.rc_context(look(f"{finding.board.name} {panel.title}", **smaller)):
         size = ((panel.width * COLUMN - 48) / PIXELS, (panel.height * 20) / PIXELS)
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots()
@@ -80,10 +67,7 @@ def draw(finding: Finding, window: Window) -> tuple[str, list[Line]]:
         lines += _promises(axes, finding)
         _steps(axes, panel)
         _ticks(axes, panel)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    svg = text.getvalue()
-    return svg[svg.index("<svg") :], lines
+        return svg(figure), lines
 
 
 def _measured(finding: Finding) -> Iterator[tuple[Query, Series]]:

@@ -11,12 +11,40 @@ from model_tools.slo.prometheus import Series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SIZE = (5.6, 2.9)  # inches: half of a page 1200 px wide
 PODS = ("#2563eb", "#0d9488", "#9333ea", "#ea580c", "#64748b", "#be185d")
 PERCENTILES = {"p50": "#93c5fd", "p95": "#3b82f6", "p99": "#1e3a8a"}
 PARTS = {"queue": "#f59e0b", "input": "#a5b4fc", "infer": "#4f46e5", "output": "#c7d2fe"}
 LIMIT, INK, GRID = "#dc2626", "#334155", "#e2e8f0"
+
+
+def look(name: str, **changes: Any) -> dict[str, Any]:
+    """matplotlib's settings for a plot, with changes to them. name: the plot's, unlike any other of its page."""
+    return {
+        "svg.fonttype": "none",  # text stays text: small, sharp, searchable
+        "svg.hashsalt": name,  # ids differ between plots of one page
+        "font.family": "sans-serif",
+        "font.sans-serif": ["DejaVu Sans"],
+        "font.size": 9,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "axes.edgecolor": GRID,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "lines.linewidth": 1.6,
+        **changes,
+    }
+
+
+def svg(figure: Figure) -> str:
+    """The element that goes into a page. The same figure gives the same text."""
+    import io
+
+    text = io.StringIO()
+    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    return text.getvalue()[text.getvalue().index("<svg") :]
 
 
 def plots(measurement: Measurement, thresholds: dict[str, float]) -> dict[str, str]:
@@ -109,25 +137,10 @@ def _batch(measurement: Measurement, thresholds: dict[str, float]) -> str | None
 @contextmanager
 def _figure(name: str, unit: str, measurement: Measurement) -> Iterator[tuple[Axes, Callable[[], str]]]:
     """Axes to draw on, and what turns them into SVG text."""
-    import io
-
     import matplotlib
     from matplotlib.figure import Figure
 
-    style = {
-        "svg.fonttype": "none",  # text stays text: small, sharp, searchable
-        "svg.hashsalt": name,  # ids differ between plots of one page
-        "font.family": "sans-serif",
-        "font.sans-serif": ["DejaVu Sans"],
-        "font.size": 9,
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "axes.edgecolor": GRID,
-        "xtick.color": INK,
-        "ytick.color": INK,
-        "lines.linewidth": 1.6,
-    }
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context(look(name)):
         figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.subplots()
         axes.set_xlabel("seconds into the load")
@@ -141,10 +154,7 @@ def _figure(name: str, unit: str, measurement: Measurement) -> Iterator[tuple[Ax
             axes.set_xlim(0, max(1.0, measurement.end - measurement.start))
             axes.set_ylim(bottom=0, top=axes.get_ylim()[1] * 1.02 or 1)
             figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=8, handlelength=1.4)
-            text = io.StringIO()
-            figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-            svg = text.getvalue()
-            return svg[svg.index("<svg") :]
+            return svg(figure)
 
         yield axes, finish
 

@@ -21,7 +21,7 @@ LIMIT, INK, GRID = "#dc2626", "#334155", "#e2e8f0"
 
 
 def look(name: str, **changes: Any) -> dict[str, Any]:
-    """matplotlib's settings for a plot, with changes to them. name: the plot's, unlike any other of its page."""
+    """matplotlib's settings for a plot, with changes to them. name: the plot's, of no other on its page."""
     return {
         "svg.fonttype": "none",  # text stays text: small, sharp, searchable
         "svg.hashsalt": name,  # ids differ between plots of one page

@@ -34,11 +34,16 @@ def prometheus(release: Release) -> Prometheus:
 
 @pytest.fixture(scope="module")
 def window(release: Release, pytestconfig: pytest.Config) -> Window:
-    """That of the load test, and what came after it; without one the last ten minutes."""
+    """That of the load test, and a minute, in which every rule is evaluated; else the last ten minutes.
+
+    What clients see over five minutes is gone soon after the load is: what ran in between does not count.
+    """
     path = pytestconfig.getoption("load")
-    start = read_load(path, release.name, release.namespace)["start"] if path else time.time() - 600
     interval = Source.of(release).interval
-    return Window(start - 4 * interval, time.time(), interval, interval)
+    if not path:
+        return Window(time.time() - 600, time.time(), interval, interval)
+    load = read_load(path, release.name, release.namespace)
+    return Window(load["start"] - 4 * interval, load["end"] + 60, interval, interval)
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,9 @@ test: env ## Unit, chart and integration tests: no root and no cluster needed
 test-e2e: env ## End-to-end tests on $KUBECONFIG, or on the embedded cluster
 	@$(BIN)/python -m demo --test-e2e
 
+test-nightly: env ## All of test-e2e, and the tests that are too long for every change
+	@$(BIN)/python -m demo --test-e2e --nightly
+
 cluster-up: env ## Start the embedded Kubernetes
 	@$(BIN)/cluster up
 
@@ -75,4 +78,4 @@ help:
 	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
 	  /^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo test test-e2e cluster-up cluster-down lint format chart-docs dashboards dashboards-preview lock dist clean env help
+.PHONY: demo test test-e2e test-nightly cluster-up cluster-down lint format chart-docs dashboards dashboards-preview lock dist clean env help

@@ -31,6 +31,7 @@ MODEL = BUILD / "model" / "resnet50"
 IMAGES = BUILD / "images.yaml"
 INSTALL_TIMEOUT = "10m"
 CLUSTER_TESTS = "tests/e2e/test_cluster.py"
+NOT_NIGHTLY = ("-m", "not nightly")
 # Exported once a machine; a copy, so that whoever looks into build/ changes nothing of the cache.
 EXPORT = """
 import shutil, sys
@@ -81,7 +82,7 @@ class Target:
         """The command as it must be called to reach the cluster's API server."""
         return list(command) if self.kubeconfig else [BIN / "cluster", "exec", "--", *command]
 
-    def preparation(self, test_cluster: bool) -> list[Step]:
+    def preparation(self, test_cluster: bool, nightly: bool = False) -> list[Step]:
         """test_cluster: whether the embedded cluster is tested too, while all its GPUs are free."""
         chart = Step("chart", [BIN / "python", "-m", "charts.package", BUILD / "chart"])
         if self.kubeconfig and not self.registry:
@@ -101,7 +102,7 @@ class Target:
             Step("cluster", [BIN / "cluster", "up", "--images", IMAGES], ("programs", "model image")),
         ]
         if test_cluster:
-            cluster.append(Step("cluster tests", self.reach(*pytest(CLUSTER_TESTS)), ("cluster",)))
+            cluster.append(Step("cluster tests", self.reach(*pytest(CLUSTER_TESTS, *([] if nightly else NOT_NIGHTLY))), ("cluster",)))
         return [*images, *cluster, self.install((cluster[-1].name, "chart"))]
 
     def install(self, needs: tuple[str, ...]) -> Step:
@@ -214,12 +215,15 @@ def check(target: Target) -> None:
 
 @click.command()
 @click.option("--test-e2e", is_flag=True, help="Run every end-to-end test, not just the SLO suite.")
-def cli(test_e2e: bool) -> int:
+@click.option("--nightly", is_flag=True, help="With --test-e2e: also those too long for every change.")
+def cli(test_e2e: bool, nightly: bool) -> int:
     """Installs the chart on a real Kubernetes, loads it, and reports its SLOs."""
+    if nightly and not test_e2e:
+        raise BadInput("--nightly needs --test-e2e")
     target = Target.from_environment()
     check(target)
     runner = Runner()
-    runner.run(target.preparation(test_cluster=test_e2e and not target.kubeconfig))
+    runner.run(target.preparation(test_e2e and not target.kubeconfig, nightly))
 
     which = ["--release", RELEASE, "--namespace", NAMESPACE]
     load = BUILD / "load.json"
@@ -228,7 +232,7 @@ def cli(test_e2e: bool) -> int:
     if status:
         return status
     suite = (
-        ["tests/e2e", f"--ignore={CLUSTER_TESTS}"]
+        ["tests/e2e", f"--ignore={CLUSTER_TESTS}", *([] if nightly else NOT_NIGHTLY)]
         if test_e2e
         else ["tests/e2e/slo", "--quiet", "--no-header"]
     )

@@ -134,13 +134,19 @@ def folder(component: Component, go_version: str) -> Path:
 
 
 def build(component: Component, go: str) -> Path:
-    """The folder of the component's programs, built unless the cache has it.
+    """The folder of the component's programs, built unless the cache has it, by one process at a time.
 
     Raises StepFailed, with the build's log, when it does not build.
     """
     done = folder(component, preflight.go_version(go))
-    if done.exists():
-        return done
+    if not done.exists():
+        with paths.making(f"build-{component.name}"):
+            if not done.exists():
+                _build(component, go, done)
+    return done
+
+
+def _build(component: Component, go: str, done: Path) -> None:
     log = paths.cache() / "log" / f"build-{component.name}.log"
     making = done.with_name(f"{done.name}.making-{os.getpid()}")
     shutil.rmtree(making, ignore_errors=True)
@@ -160,7 +166,6 @@ def build(component: Component, go: str) -> Path:
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copy)
     making.rename(done)
-    return done
 
 
 def _download(component: Component, go: str, log: Path, attempts: int = 4) -> None:

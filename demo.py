@@ -82,8 +82,9 @@ class Target:
         """The command as it must be called to reach the cluster's API server."""
         return list(command) if self.kubeconfig else [BIN / "cluster", "exec", "--", *command]
 
-    def preparation(self, test_cluster: bool, nightly: bool = False) -> list[Step]:
-        """test_cluster: whether the embedded cluster is tested too, while all its GPUs are free."""
+    def preparation(self, test_cluster: bool, marks: Sequence[str] = ()) -> list[Step]:
+        """test_cluster: whether the embedded cluster is tested too, while all its GPUs are free; marks: which
+        of its tests."""
         chart = Step("chart", [BIN / "python", "-m", "charts.package", BUILD / "chart"])
         if self.kubeconfig and not self.registry:
             return [chart, self.install(("chart",))]
@@ -102,7 +103,8 @@ class Target:
             Step("cluster", [BIN / "cluster", "up", "--images", IMAGES], ("programs", "model image")),
         ]
         if test_cluster:
-            cluster.append(Step("cluster tests", self.reach(*pytest(CLUSTER_TESTS, *([] if nightly else NOT_NIGHTLY))), ("cluster",)))
+            tests = self.reach(*pytest(CLUSTER_TESTS, *marks))
+            cluster.append(Step("cluster tests", tests, ("cluster",)))
         return [*images, *cluster, self.install((cluster[-1].name, "chart"))]
 
     def install(self, needs: tuple[str, ...]) -> Step:
@@ -223,7 +225,8 @@ def cli(test_e2e: bool, nightly: bool) -> int:
     target = Target.from_environment()
     check(target)
     runner = Runner()
-    runner.run(target.preparation(test_e2e and not target.kubeconfig, nightly))
+    marks = () if nightly else NOT_NIGHTLY
+    runner.run(target.preparation(test_e2e and not target.kubeconfig, marks))
 
     which = ["--release", RELEASE, "--namespace", NAMESPACE]
     load = BUILD / "load.json"
@@ -232,7 +235,7 @@ def cli(test_e2e: bool, nightly: bool) -> int:
     if status:
         return status
     suite = (
-        ["tests/e2e", f"--ignore={CLUSTER_TESTS}", *([] if nightly else NOT_NIGHTLY)]
+        ["tests/e2e", f"--ignore={CLUSTER_TESTS}", *marks]
         if test_e2e
         else ["tests/e2e/slo", "--quiet", "--no-header"]
     )

@@ -289,7 +289,7 @@ def test_prometheus_and_locust_agree_about_one_load(
     assert measurement.values["availability"].value == 1
     queue = measurement.values["queueTime"].value
     assert queue is not None
-    # A wrong unit is further off. Queue time is a mean: one long pause puts it above the median of the latency.
+    # A wrong unit is further off. Queue time is a mean, which one long pause puts above the median latency.
     assert 0 < queue < statistics["total"]["latency"]["max"]
     batch = measurement.values["batchSize"].value
     assert batch is not None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,3 +95,22 @@ def test_prometheus_is_known_by_the_version_of_its_module() -> None:
 def test_keda_is_nothing_that_a_cluster_is_made_of() -> None:
     """Building it takes minutes: only `cluster add keda` and what asks for it pays them."""
     assert KEDA not in ALL
+
+
+def test_two_that_need_a_component_at_once_build_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(components.preflight, "go_version", lambda go: "go1.24.0")
+    built = []
+
+    def build(component: Component, go: str, done: Path) -> None:
+        built.append(component.name)
+        time.sleep(0.2)  # long enough for the other to come
+        done.mkdir(parents=True)
+
+    monkeypatch.setattr(components, "_build", build)
+    with ThreadPoolExecutor(2) as pool:
+        folders = list(pool.map(lambda _: components.build(components.ETCD, "go"), range(2)))
+    assert folders[0] == folders[1]
+    assert built == ["etcd"]

@@ -30,7 +30,8 @@ below.
 
     helm dependency build charts/inference-system
     helm upgrade --install inference-system charts/inference-system \\
-      --namespace inference --create-namespace --values values/regions/us-central1.yaml
+      --namespace inference --create-namespace \\
+      --values values/fleet.yaml --values values/regions/us-central1.yaml
 
 The dependency, kube-prometheus-stack, is for clusters without a Prometheus operator. Where there is one,
 leave out the first line and install a copy of the chart that has no dependencies:

@@ -39,13 +39,29 @@ CONTEXTS: dict[str, dict[str, Any]] = {
     "engine.cache.pvc.": {"engine": {"cache": {"type": "pvc"}}},
     "engine.cache.hostPath.": {"engine": {"cache": {"type": "hostPath", "hostPath": {"path": "/engines"}}}},
     "loadtest.requestsPerSecond": {"loadtest": {"arrival": "constant"}},
+    # As values/fleet.yaml has it, in the region that holds the Gateway.
+    "routing.": {
+        "region": "us-central1",
+        "autoscaling": {"requestsPerSecond": 280},
+        "routing": {
+            "kind": "multiClusterGateway",
+            "configCluster": "us-central1",
+            "hosts": {"http": "inference.example.com", "grpc": "grpc.inference.example.com"},
+            "gateway": {"certificateMap": "inference"},
+        },
+    },
+    "routing.healthCheck.": {"routing": {"healthCheck": {"intervalSeconds": 7}}},
+    "routing.iap.clientId": {"routing": {"iap": {"secretName": ""}}},
+    "routing.loadBalancer.": {
+        "routing": {"kind": "loadBalancer", "loadBalancer": {"sourceRanges": ["192.0.2.0/24"]}}
+    },
 }
 # Of these the first that the schema takes, and that is not the value already, stands for "another value".
 CANDIDATES: tuple[Any, ...] = (
     False, True, 0.1, 0.15, 3, 30, "another", "/another", "s3://another/model", "7d", "7s",
     "sha256:" + "a" * 64, "example.com/another", [3], [{"key": "another"}], [{"maxSize": 3}],
     {"another": {"version": 3}}, {"cpu": "3"},
-    {"another": "yes"}, "3Gi", "50%",
+    {"another": "yes"}, "3Gi", "50%", "another.example.com", ["another"], ["198.51.100.0/24"],
 )  # fmt: skip
 
 LEAVES = [

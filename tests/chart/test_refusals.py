@@ -12,6 +12,17 @@ from charts.reference import values as schema_values
 from .render import Refused, merge, render_chart, setting
 
 OPENVINO = {"model": {"runtime": "openvino", "precision": "fp32", "instances": {"kind": "cpu"}}}
+# As values/fleet.yaml has it, in the region that holds the Gateway.
+FLEET = {
+    "region": "us-central1",
+    "autoscaling": {"requestsPerSecond": 280},
+    "routing": {
+        "kind": "multiClusterGateway",
+        "configCluster": "us-central1",
+        "hosts": {"http": "a.example.com", "grpc": "b.example.com"},
+        "gateway": {"certificateMap": "map"},
+    },
+}
 KEDA = {"autoscaling": {"kind": "keda", "requestsPerSecond": 100}}
 PASSED_THROUGH = {"kube-prometheus-stack"}
 GROUPS = [value.path for value in schema_values(CHART) if value.is_group and value.path not in PASSED_THROUGH]
@@ -91,6 +102,14 @@ def test_a_misspelt_key_is_named(group: str) -> None:
         ("loadtest.arrival", "open"),
         ("monitoring.podMonitor.interval", "fast"),
         ("region", "US Central"),
+        ("routing.kind", "ingress"),
+        ("routing.grpcShare", 1.1),
+        ("routing.hosts.http", "localhost"),
+        ("routing.hosts.grpc", "*.example.com"),
+        ("routing.gateway.sourceRanges", []),
+        ("routing.healthCheck.intervalSeconds", 0),
+        ("routing.logging.sampleRate", 2),
+        ("routing.loadBalancer.sourceRanges", ["everybody"]),
     ],
 )
 def test_a_value_out_of_range_is_named(key: str, value: Any) -> None:
@@ -243,6 +262,54 @@ def test_a_value_out_of_range_is_named(key: str, value: Any) -> None:
             {"engine": {"cache": {"type": "hostPath"}}},
             "engine.cache.hostPath.path: engine.cache.type hostPath needs the folder.",
         ),
+        (
+            merge(FLEET, {"routing": {"configCluster": ""}}),
+            "routing.configCluster: routing.kind multiClusterGateway needs the region",
+        ),
+        (merge(FLEET, {"region": ""}), "region: routing.kind multiClusterGateway needs it"),
+        (
+            merge(FLEET, {"autoscaling": {"requestsPerSecond": 0}}),
+            "autoscaling.requestsPerSecond: routing.kind multiClusterGateway needs it",
+        ),
+        (
+            merge(FLEET, {"routing": {"hosts": {"grpc": ""}}}),
+            "routing.hosts.grpc: routing.kind multiClusterGateway needs the name",
+        ),
+        (
+            merge(FLEET, {"routing": {"hosts": {"grpc": "a.example.com"}}}),
+            "routing.hosts.grpc: a.example.com is routing.hosts.http as well",
+        ),
+        (
+            merge(FLEET, {"routing": {"gateway": {"certificates": ["one"]}}}),
+            "routing.gateway.certificateMap: give one of it, routing.gateway.certificates and"
+            " routing.gateway.secretName; 2 are",
+        ),
+        (
+            merge(FLEET, {"routing": {"gateway": {"certificateMap": ""}}}),
+            "routing.gateway.certificateMap: give one of it, routing.gateway.certificates and"
+            " routing.gateway.secretName; 0 are",
+        ),
+        (
+            merge(
+                FLEET,
+                {"routing": {"healthCheck": {"grpc": "grpc"}}, "triton": {"tls": {"secretName": "tls"}}},
+            ),
+            "routing.healthCheck.grpc: grpc asks port 8001 without TLS",
+        ),
+        (
+            merge(FLEET, {"routing": {"healthCheck": {"timeoutSeconds": 6}}}),
+            "routing.healthCheck.timeoutSeconds: 6 is above routing.healthCheck.intervalSeconds 5.",
+        ),
+        (
+            merge(FLEET, {"triton": {"drainSeconds": 15}}),
+            "triton.drainSeconds: 15 must be more than the 15 s in which",
+        ),
+        (merge(FLEET, {"routing": {"iap": {"clientId": "id"}}}), "routing.iap.secretName: routing.iap"),
+        (merge(FLEET, {"routing": {"iap": {"secretName": "s"}}}), "routing.iap.clientId: routing.iap"),
+        (
+            {"routing": {"kind": "loadBalancer"}},
+            "routing.loadBalancer.sourceRanges: routing.kind loadBalancer needs the networks",
+        ),
     ],
 )
 def test_an_impossible_combination_fails_with_a_sentence(values: dict[str, Any], sentence: str) -> None:
@@ -251,7 +318,7 @@ def test_an_impossible_combination_fails_with_a_sentence(values: dict[str, Any],
 
 def test_every_sentence_of_the_chart_is_tried() -> None:
     """A rule that is added to the chart needs a line above."""
-    files = ("validate.yaml", "triton/_validate.tpl")
+    files = ("validate.yaml", "triton/_validate.tpl", "routing/_validate.tpl")
     template = "".join((CHART / "templates" / file).read_text() for file in files)
     tried = test_an_impossible_combination_fails_with_a_sentence.pytestmark[0].args[1]
     # The two rules on images are written once and tried for both images.

@@ -9,13 +9,13 @@ import pytest
 from . import schemas
 from .render import ROOT, only, render_chart
 
-LOCAL = ROOT / "values" / "local.yaml"
+FLEET, CONFIG_CLUSTER = ROOT / "values" / "fleet.yaml", ROOT / "values" / "regions" / "us-central1.yaml"
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _schemas_are_there() -> None:
     try:
-        schemas.load()
+        schemas.load(), schemas.load_gke()
     except schemas.Unavailable as error:
         pytest.skip(f"rendered objects are NOT validated here: {error}")
 
@@ -32,12 +32,28 @@ def _schemas_are_there() -> None:
         ("PodMonitor", "-triton", "metadata.label", {}, "label"),
         ("PrometheusRule", "-slo", "spec.groups.0.rules.0.alarm", "x", "alarm"),
         ("PrometheusRule", "-slo", "spec.groups.0.rules.0.for", "soon", "$.spec.groups[0].rules[0].for"),
+        ("Gateway", "", "spec.listeners.0.ports", 443, "ports"),
+        ("Gateway", "", "spec.addresses.0.name", "inference", "name"),
+        (
+            "HTTPRoute",
+            "-http",
+            "spec.rules.0.backendRefs.0.port",
+            "http",
+            "$.spec.rules[0].backendRefs[0].port",
+        ),
+        ("GRPCRoute", "-grpc", "spec.rules.0.backends", [], "backends"),
+        ("HealthCheckPolicy", "-http", "spec.default.config.type", "TLS", "$.spec.default.config.type"),
+        ("HealthCheckPolicy", "-grpc", "spec.default.checkIntervalSec", 301, "301 is greater than"),
+        ("HealthCheckPolicy", "-grpc", "spec.default.config.grpcHealthCheck", {}, "too many properties"),
+        ("GCPBackendPolicy", "-grpc", "spec.default.timeout", 5, "timeout"),
+        ("GCPBackendPolicy", "-grpc", "spec.targetRef.name", "", "$.spec.targetRef.name"),
+        ("ServiceExport", "-http", "spec", {}, "spec"),
     ],
 )
 def test_a_wrong_field_is_refused_with_its_path(
     kind: str, name: str, path: str, value: Any, fault: str
 ) -> None:
-    manifest = only(render_chart(LOCAL), kind, name)
+    manifest = only(render_chart(FLEET, CONFIG_CLUSTER), kind, name)
     *parents, last = path.split(".")
     target: Any = manifest
     for key in parents:

@@ -15,6 +15,7 @@ from charts.package import CHART
 from .render import IMAGES, ROOT, Refused, chart, load, merge, only, pods, render_chart
 
 FILES = sorted((ROOT / "values").rglob("*.yaml"))
+FLEET = ROOT / "values" / "fleet.yaml"
 REGIONS = sorted((ROOT / "values" / "regions").glob("*.yaml"))
 LADDERS = sorted((ROOT / "values" / "ladder").iterdir())
 
@@ -41,10 +42,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def test_there_are_values_files() -> None:
     assert len(FILES) >= 2
-    assert REGIONS
+    assert len(REGIONS) >= 3
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+@pytest.mark.parametrize("file", sorted({*FILES} - {FLEET}), ids=lambda file: str(file.relative_to(ROOT)))
 def test_values_file_renders_valid_objects(file: Path) -> None:
     assert only(render_chart(file), "Deployment", "-triton")
 
@@ -56,11 +57,28 @@ def test_variant_renders_valid_objects(values: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("file", REGIONS, ids=lambda file: file.name)
 def test_a_regions_file_is_complete_and_names_its_region(file: Path) -> None:
-    """Nothing has to be passed beside it, so it is rendered without the tests' images."""
-    values = load(file)
+    """Nothing has to be passed beside it and the fleet's, so they are rendered without the tests' images."""
+    values = merge(load(FLEET), load(file))
     assert values["region"] == file.stem
     with helm_python.Chart.load(CHART) as chart:
         assert chart.render(values, name="inference-system", namespace="inference")
+
+
+@pytest.mark.parametrize("file", REGIONS, ids=lambda file: file.name)
+def test_a_regions_file_says_only_what_differs(file: Path) -> None:
+    """Nothing that the fleet, or all other regions, say the same of."""
+
+    def facts(values: dict[str, Any], path: str = "") -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in values.items():
+            found |= facts(value, f"{path}{key}.") if isinstance(value, dict) else {path + key: value}
+        return found
+
+    own = facts(load(file))
+    others = [facts(load(other)) for other in REGIONS if other != file]
+    common = {path for path in own if all(other.get(path) == own[path] for other in others)}
+    assert not common
+    assert not {path for path, value in facts(load(FLEET)).items() if own.get(path) == value}
 
 
 def test_a_region_is_on_everything_that_is_scraped() -> None:

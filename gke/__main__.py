@@ -1,0 +1,3 @@
+from gke.cli import main
+
+main()

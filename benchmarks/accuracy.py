@@ -2,8 +2,9 @@
 
     python -m benchmarks.accuracy --trained FOLDER --output build/accuracy
 
-FOLDER is what benchmarks/gpu/train.py wrote. Each network goes through a user's own commands: export, quantize
-(calibrated on 256 of the pictures that it was trained on), evaluate. Prints a table; all is in accuracy.json. --settle counts batch statistics anew on the training pictures, for networks trained without it.
+FOLDER is what benchmarks/gpu/train.py wrote. Each network goes through a user's own commands: export,
+quantize (calibrated on 256 of the pictures that it was trained on), evaluate. Prints a table; all of it is in
+accuracy.json. --settle takes batch statistics anew, for a network whose training left them behind.
 """
 
 from __future__ import annotations

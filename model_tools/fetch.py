@@ -16,6 +16,7 @@ import click
 from model_tools.bundle import SUMS, checksums, verify
 from model_tools.console import BadInput
 from model_tools.files import written_aside
+from model_tools.stores import reason
 
 _CHUNK = 1 << 20
 
@@ -72,7 +73,7 @@ def _download(source: str, name: str, folder: Path) -> None:
                 out.write(chunk)
                 progress.advance(task, len(chunk))
         except Exception as error:  # every store raises its own
-            raise BadInput(f"{address}: broke off ({_reason(error)})") from error
+            raise BadInput(f"{address}: broke off ({reason(error)})") from error
 
 
 @contextmanager
@@ -84,12 +85,12 @@ def _opened(address: str) -> Iterator[Any]:
     except FileNotFoundError as error:
         # fsspec says so too when a web server can't be reached.
         raise BadInput(
-            f"{address}: {_reason(error.__cause__) if error.__cause__ else 'not found'}"
+            f"{address}: {reason(error.__cause__) if error.__cause__ else 'not found'}"
         ) from error
     except ImportError as error:
         raise BadInput(f"{address}: {error}") from error
     except Exception as error:  # every store raises its own
-        raise BadInput(f"{address}: can't be opened ({_reason(error)})") from error
+        raise BadInput(f"{address}: can't be opened ({reason(error)})") from error
     with file:
         yield file
 
@@ -117,8 +118,3 @@ def _filled(destination: Path) -> Iterator[Path]:
             if target.is_dir():
                 shutil.rmtree(target)
             file.replace(target)
-
-
-def _reason(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

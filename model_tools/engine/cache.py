@@ -32,6 +32,7 @@ from time import monotonic, sleep
 from typing import Any
 
 from model_tools.console import CheckFailed
+from model_tools.engine.bucket import Bucket
 from model_tools.engine.key import Key
 
 ENGINE, RECORD, USED = "engine", "engine.json", "used"
@@ -72,7 +73,7 @@ class Damaged(Exception):
 
 
 def obtain(
-    cache: Path | None,
+    cache: Path | str | None,
     key: Key,
     build: Callable[[Path], Mapping[str, Any] | None],
     output: Path,
@@ -81,7 +82,7 @@ def obtain(
 ) -> Result:
     """Puts the engine of `key` at `output`: the cache's, or else what `build` writes to the file it is given.
 
-    What `build` returns is kept as the description of the engine. Where another pod builds it, waits for
+    The cache is a folder, or the URL of one in an object store (`bucket`). What `build` returns is kept as the description of the engine. Where another pod builds it, waits for
     that, `wait` seconds at most. `say` gets one line for each thing that a person should know. A cache that
     can't be read, locked or written is no error.
     """
@@ -89,7 +90,7 @@ def obtain(
     if cache is None:
         record = _build(build, key, output)
         return Result(False, record["seconds"], False, record)
-    store = _Store(cache, key, say)
+    store = Folder(cache, key, say) if isinstance(cache, Path) else Bucket(cache, key, say)
     if store.take(output) is None:
         return Result(True, 0.0, True, store.record)
     with store.locked(wait) as writable:
@@ -97,9 +98,9 @@ def obtain(
         if problem is None:  # whoever had the lock before has built it
             return Result(True, 0.0, True, store.record)
         if problem:
-            say(f"{cache / key.name}: {problem}; {'it is discarded' if writable else 'it is not used'}")
+            say(f"{store.place}: {problem}; {'it is discarded' if writable else 'it is not used'}")
         if problem and writable:
-            discard(cache, cache / key.name)  # where that fails, `put` finds out
+            store.discard()  # where that fails, `put` finds out
         record = _build(build, key, output)
         return Result(False, record["seconds"], writable and store.put(output, record), record)
 
@@ -166,13 +167,17 @@ def _build(build: Callable[[Path], Mapping[str, Any] | None], key: Key, output: 
     }  # fmt: skip
 
 
-class _Store:
-    """One key's place in the cache."""
+class Folder:
+    """One key's place in a cache that is a folder."""
 
     def __init__(self, cache: Path, key: Key, say: Callable[[str], None]) -> None:
         self._cache, self._key, self._say = cache, key, say
         self._entry = cache / key.name
         self.record: dict[str, Any] = {}  # of the engine that was taken
+        self.place = str(self._entry)
+
+    def discard(self) -> None:
+        discard(self._cache, self._entry)
 
     def take(self, output: Path) -> str | None:
         """Copies the entry's engine to `output`; None when that is done, else what is wrong with the entry.
@@ -275,12 +280,18 @@ class _Store:
 def _record(folder: Path) -> dict[str, Any]:
     """What engine.json says. Raises Damaged."""
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        return parsed((folder / RECORD).read_bytes())
+    except FileNotFoundError as error:
+        raise Damaged(f"has no {RECORD}") from error
+
+
+def parsed(content: bytes) -> dict[str, Any]:
+    """The record that an engine.json holds. Raises Damaged."""
+    try:
+        record = json.loads(content)
         if not isinstance(record["key"], dict) or not isinstance(record["sha256"], str):
             raise TypeError
         int(record["size"])
-    except FileNotFoundError as error:
-        raise Damaged(f"has no {RECORD}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise Damaged(f"has an {RECORD} that is none") from error
     return dict(record)

@@ -35,8 +35,8 @@ command.add_command(prune_command)
 @click.option("--output", metavar="DIR", type=click.Path(path_type=Path),
               help="Folder that gets the engine, model.plan (tensorrt) or model.blob (openvino).  "
               "[default: beside model.onnx]")  # fmt: skip
-@click.option("--cache", metavar="DIR", type=click.Path(path_type=Path),
-              help="Folder of engines, shared by pods; without it each start builds.")  # fmt: skip
+@click.option("--cache", metavar="DIR|URL",
+              help="Folder of engines that pods share, or gs:// or s3://; without it each start builds.")  # fmt: skip
 @click.option("--values", "files", multiple=True, metavar="FILE", type=click.Path(path_type=Path),
               help="Chart values that say what is not said by an option; may be given again.")  # fmt: skip
 @click.option("--runtime", metavar="NAME", help="tensorrt or openvino.  [values: model.runtime]")
@@ -58,7 +58,7 @@ command.add_command(prune_command)
 def build(
     folder: Path,
     output: Path | None,
-    cache: Path | None,
+    cache: str | None,
     files: tuple[Path, ...],
     runtime: str | None,
     precision: str | None,
@@ -91,6 +91,8 @@ def build(
             preferred = preferred or preferred_sizes(model)
     limits = Limits(precision, max_batch, preferred or (max_batch,), level, workspace << 20)
     maker = builder(runtime)
+    shared = cache if cache and "://" in cache else Path(cache) if cache else None
+    local = shared if isinstance(shared, Path) else None  # where what helps the next build is kept, too
     for source in [folder] if output else _versions(folder):
         target = (output or source) / maker.filename
         wanted = key(maker, runtime, source, limits)
@@ -101,10 +103,10 @@ def build(
             _say(f"{label}: building; this takes seconds on a CPU and minutes on a GPU")
             with steps() as step:
                 step(f"building {label}")
-                return maker.build(source / MODEL, limits, file, cache)
+                return maker.build(source / MODEL, limits, file, local)
 
         try:
-            result = obtain(cache, wanted, make, target, wait, _say)
+            result = obtain(shared, wanted, make, target, wait, _say)
             write(target, wanted, result.record)
         except OSError as error:
             raise BadInput(f"{target}: can't be written ({error.strerror})") from error
@@ -117,9 +119,9 @@ def build(
         else:
             kept = " and stored in the cache" if result.stored else ""
             click.echo(f"{label}: built in {result.seconds:.1f} s{kept}")
-    if cache and keep_days:
+    if local and keep_days:
         with suppress(OSError):  # a cache that can't be read: `obtain` has said so
-            for removed in prune(cache, keep_days):
+            for removed in prune(local, keep_days):
                 _say(str(removed))
 
 

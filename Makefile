@@ -59,6 +59,7 @@ lock: env ## Resolve the dependencies anew into requirements/*.txt
 	$(LOCK) pyproject.toml --extra loadtest --extra latency --extra stores -c requirements/dev.txt -o requirements/tools.txt
 	$(LOCK) --no-deps --no-annotate requirements/triton-cpu.in -c <(sed -n 's/^\(openvino==[^ ]*\).*/\1/p' requirements/dev.txt) -o requirements/triton-cpu.txt
 	$(LOCK) --no-deps --no-annotate requirements/engine.in -c requirements/dev.txt -o requirements/engine.txt
+	$(LOCK) --no-annotate requirements/stores.in -c requirements/dev.txt -o requirements/stores.txt
 
 dist: env ## Package the chart and the Python wheel into dist/
 	@$(BIN)/python -m charts.dist

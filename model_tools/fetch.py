@@ -84,9 +84,7 @@ def _opened(address: str) -> Iterator[Any]:
         file = fsspec.open(address, "rb").open()
     except FileNotFoundError as error:
         # fsspec says so too when a web server can't be reached.
-        raise BadInput(
-            f"{address}: {reason(error.__cause__) if error.__cause__ else 'not found'}"
-        ) from error
+        raise BadInput(f"{address}: {reason(error.__cause__) if error.__cause__ else 'not found'}") from error
     except ImportError as error:
         raise BadInput(f"{address}: {error}") from error
     except Exception as error:  # every store raises its own

@@ -3,7 +3,7 @@
     KERAS_BACKEND=torch python3 -m benchmarks.gpu.train --model resnet50 --output FOLDER
 
 scikit-learn's 1,797 digits at 224x224: 797 to train on, the other 1,000 held out. FOLDER gets
-MODEL.json and the weights in MODEL-N.npz, kernels in FP16, in files of 14 MiB for hosts that give little back;
+MODEL.json and the weights in MODEL-N.npz, kernels in FP16, 14 MiB a file for hosts that give little back;
 benchmarks/accuracy.py makes the model of them again. Needs Keras, PyTorch with a GPU and scikit-learn.
 """
 

@@ -4,10 +4,11 @@
     KEY/engine.json    its record. Written last: the entry is there when it is
     KEY.lock           made by the pod that builds, and written anew every BEAT seconds while it does
 
-An object is written whole or not at all, and a store can be told to make one only where none is, on which the
-lock rests (`If-None-Match` in S3, `ifGenerationMatch=0` in Google Cloud Storage). A lock that nobody has written
-for STALE seconds is a dead pod's. Where a store can't do that, or two pods take a dead pod's lock at once, each
-builds, and the last one's engine stays. Old engines are the store's own to remove, by a rule for the bucket.
+An object is written whole or not at all, and a store can be told to make one only where none is, on which
+the lock rests (`If-None-Match` in S3, `ifGenerationMatch=0` in Google Cloud Storage). A lock that nobody has
+written for STALE seconds is a dead pod's. Where a store can't do that, or two pods take a dead pod's lock at
+once, each builds, and the last one's engine stays. Old engines are the store's own to remove, by a rule for
+the bucket.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ class Bucket:
                 self._system.rm_file(self._lock)
 
     def _acquire(self, said: str, wait: float) -> str:
-        """ "held"; "unlocked" where the store has no locks; "no" where another pod has it or nobody may write."""
+        """held; unlocked where the store has no locks; no where another pod has it or nobody may write."""
         began = changed = monotonic()
         seen = b""
         while True:

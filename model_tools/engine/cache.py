@@ -82,9 +82,10 @@ def obtain(
 ) -> Result:
     """Puts the engine of `key` at `output`: the cache's, or else what `build` writes to the file it is given.
 
-    The cache is a folder, or the URL of one in an object store (`bucket`). What `build` returns is kept as the description of the engine. Where another pod builds it, waits for
-    that, `wait` seconds at most. `say` gets one line for each thing that a person should know. A cache that
-    can't be read, locked or written is no error.
+    The cache is a folder, or the URL of one in an object store (`bucket`). What `build` returns is kept as
+    the description of the engine. Where another pod builds it, waits for that, `wait` seconds at most. `say`
+    gets one line for each thing that a person should know. A cache that can't be read, locked or written is
+    no error.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     if cache is None:

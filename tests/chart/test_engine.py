@@ -16,6 +16,8 @@ OPENVINO = {"model": {"runtime": "openvino", "precision": "fp32", "instances": {
 ONNXRUNTIME = {"model": {"runtime": "onnxruntime"}}
 TENSORFLOW = {"model": {"runtime": "tensorflow", "precision": "savedmodel"}}
 CLAIM = {"engine": {"cache": {"type": "pvc"}}}
+ENGINELESS = {"engine": {"enabled": False}}
+BUCKET = {"engine": {"cache": {"type": "url", "url": "gs://project-engines/t4"}}}
 FOLDER = {"engine": {"cache": {"type": "hostPath", "hostPath": {"path": "/var/engines"}}}}
 
 
@@ -139,6 +141,22 @@ def test_a_claim_that_is_there_is_used_and_none_is_made() -> None:
 def test_a_folder_of_the_node_has_to_be_there() -> None:
     volume = {"name": "engines", "hostPath": {"path": "/var/engines", "type": "Directory"}}
     assert volume in pod(render_chart(FOLDER))["volumes"]
+
+
+def test_a_bucket_needs_no_volume_but_a_way_out() -> None:
+    manifests = render_chart(BUCKET)
+    args = build(BUCKET)["args"]
+    assert "--cache=gs://project-engines/t4" in args
+    assert not [word for word in args if word.startswith("--keep-days")], "the bucket's own rules do that"
+    assert "engines" not in {volume["name"] for volume in pod(manifests)["volumes"]}
+    ports = [
+        port
+        for rule in only(manifests, "NetworkPolicy", "-triton")["spec"]["egress"]
+        for port in rule["ports"]
+    ]
+    assert {"port": 443, "protocol": "TCP"} in ports
+    closed = only(render_chart(BUCKET, OPENVINO, ENGINELESS), "NetworkPolicy", "-triton")["spec"]["egress"]
+    assert len(closed) == 1, "names only"
 
 
 def test_every_model_that_has_an_engine_gets_one() -> None:

@@ -38,6 +38,7 @@ CONTEXTS: dict[str, dict[str, Any]] = {
     "engine.cache.keepDays": {"engine": {"cache": {"type": "pvc"}}},
     "engine.cache.pvc.": {"engine": {"cache": {"type": "pvc"}}},
     "engine.cache.hostPath.": {"engine": {"cache": {"type": "hostPath", "hostPath": {"path": "/engines"}}}},
+    "engine.cache.url": {"engine": {"cache": {"type": "url", "url": "gs://bucket/engines"}}},
     "loadtest.requestsPerSecond": {"loadtest": {"arrival": "constant"}},
     # As values/fleet.yaml has it, in the region that holds the Gateway.
     "routing.": {

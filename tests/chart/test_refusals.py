@@ -309,6 +309,16 @@ def test_a_value_out_of_range_is_named(key: str, value: Any) -> None:
         (
             {"routing": {"kind": "loadBalancer"}},
             "routing.loadBalancer.sourceRanges: routing.kind loadBalancer needs the networks",
+            {"engine": {"cache": {"type": "url"}}},
+            "engine.cache.url: engine.cache.type url needs the folder of a bucket.",
+        ),
+        (
+            {
+                "model": {"runtime": "openvino", "precision": "fp32", "instances": {"kind": "cpu"}},
+                "engine": {"cache": {"type": "url", "url": "s3://b/e"}, "image": {"repository": ""}},
+            },
+            "engine.image.repository: engine.cache.type url needs an image with the libraries for it; give"
+            " the one of images/engine.",
         ),
     ],
 )

@@ -161,16 +161,18 @@ def test_a_bucket_that_is_not_there_costs_a_build_and_a_line(server: str, tmp_pa
     pod = Pod("s3://no-such-bucket/engines", tmp_path)
     result = pod.obtain()
     assert (result.found, result.stored) == (False, False)
-    assert [line for line in pod.said if line.startswith("warning: s3://no-such-bucket/engines: can't be written")]
+    assert [
+        line for line in pod.said if line.startswith("warning: s3://no-such-bucket/engines: can't be written")
+    ]
 
 
 def test_the_command_takes_a_url(url: str, small: Path, tmp_path: Path) -> None:
     said = []
     for number in range(2):
         done = subprocess.run(
-            [sys.executable, "-m", "model_tools", "engine", "build", "--model", small, "--runtime", "openvino",
-             "--precision", "fp32", "--max-batch", "4", "--cache", url, "--output", tmp_path / str(number),
-             "--json"],
+            [sys.executable, "-m", "model_tools", "engine", "build", "--model", small,
+             "--runtime", "openvino", "--precision", "fp32", "--max-batch", "4",
+             "--cache", url, "--output", tmp_path / str(number), "--json"],
             capture_output=True, text=True, check=False, timeout=120, env=os.environ,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

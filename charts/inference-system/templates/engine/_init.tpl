@@ -58,8 +58,10 @@ model.onnx
     - --preferred-batch={{ int . }}
     {{- end }}
     {{- if ne $engine.cache.type "none" }}
-    - --cache=/engines
+    - --cache={{ ternary $engine.cache.url "/engines" (eq $engine.cache.type "url") }}
     - --wait={{ int $engine.waitSeconds }}
+    {{- end }}
+    {{- if include "inference-system.engineVolume" $root }}
     - --keep-days={{ int $engine.cache.keepDays }}
     {{- end }}
   # What Triton gets: a pod asks for the larger of both, not for their sum, and the GPU is the same one.
@@ -74,7 +76,7 @@ model.onnx
       mountPath: /models
     - name: tmp
       mountPath: /tmp
-    {{- if ne $engine.cache.type "none" }}
+    {{- if include "inference-system.engineVolume" $root }}
     - name: engines
       mountPath: /engines
     {{- end }}

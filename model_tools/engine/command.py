@@ -36,7 +36,7 @@ command.add_command(prune_command)
               help="Folder that gets the engine, model.plan (tensorrt) or model.blob (openvino).  "
               "[default: beside model.onnx]")  # fmt: skip
 @click.option("--cache", metavar="DIR|URL",
-              help="Of engines that pods share, gs:// and s3:// too.  [default: none, each builds]")  # fmt: skip
+              help="Of engines that pods share; gs://, s3:// too.  [default: none]")  # fmt: skip
 @click.option("--values", "files", multiple=True, metavar="FILE", type=click.Path(path_type=Path),
               help="Chart values that say what is not said by an option; may be given again.")  # fmt: skip
 @click.option("--runtime", metavar="NAME", help="tensorrt or openvino.  [values: model.runtime]")

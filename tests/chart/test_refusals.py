@@ -309,6 +309,8 @@ def test_a_value_out_of_range_is_named(key: str, value: Any) -> None:
         (
             {"routing": {"kind": "loadBalancer"}},
             "routing.loadBalancer.sourceRanges: routing.kind loadBalancer needs the networks",
+        ),
+        (
             {"engine": {"cache": {"type": "url"}}},
             "engine.cache.url: engine.cache.type url needs the folder of a bucket.",
         ),

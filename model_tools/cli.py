@@ -20,6 +20,7 @@ VERBS = {
     "serve": "model_tools.serve",
     "fetch": "model_tools.fetch",
     "latency-exporter": "model_tools.latency.command",
+    "regions": "model_tools.regions.command",
 }
 
 
@@ -50,6 +51,7 @@ def cli() -> None:
     model-tools engine build --model build/model --cache build/engines \\
         --values values/local.yaml --output build/engine       compiled for this machine
     model-tools serve build/repository                 a local Triton, no cluster needed
+    model-tools regions status                         the releases of a fleet, region by region
     """
 
 

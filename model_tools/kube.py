@@ -19,12 +19,16 @@ CHART = "inference-system"
 NAME_LENGTH = 45  # as the chart's fullname truncates, so that suffixes fit
 
 
-def service_session(namespace: str, service: str, port: int | str) -> tuple[requests.Session, str]:
+def service_session(
+    namespace: str, service: str, port: int | str, context: str | None = None
+) -> tuple[requests.Session, str]:
     """An HTTP session and the base URL (no slash at its end) of a service's port.
+
+    context: of the kubeconfig, in place of its current one.
 
     Raises BadInput, with one line that names it, where the kubeconfig, the cluster or the service is missing.
     """
-    session, host = api_session()
+    session, host = api_session(context)
     path = f"{host}/api/v1/namespaces/{namespace}/services"
     answer = _first_call(session, f"{path}/{service}", host)
     if answer.status_code == 404:
@@ -38,8 +42,10 @@ def service_session(namespace: str, service: str, port: int | str) -> tuple[requ
     return session, f"{path}/http:{service}:{port}/proxy"
 
 
-def api_session() -> tuple[requests.Session, str]:
+def api_session(context: str | None = None) -> tuple[requests.Session, str]:
     """A session with the kubeconfig's credentials, and the API server's URL. Raises BadInput without one.
+
+    context: of the kubeconfig, in place of its current one.
 
     Inside a pod without a kubeconfig the service account's credentials are used. Tokens are fetched again
     when they expire (exec plugins, cloud providers).
@@ -47,7 +53,7 @@ def api_session() -> tuple[requests.Session, str]:
     import requests
     from urllib3.util import Retry
 
-    configuration = _configuration()
+    configuration = _configuration(context)
     host = configuration.host.rstrip("/")
 
     class Adapter(requests.adapters.HTTPAdapter):
@@ -81,26 +87,35 @@ def api_session() -> tuple[requests.Session, str]:
 
 @dataclass(frozen=True)
 class Release:
-    """An installed release of the chart, with the values it was installed with, defaults included."""
+    """An installed release of the chart, with the values it was installed with, defaults included.
+
+    context: of the kubeconfig, where it is not the current one.
+    """
 
     name: str
     namespace: str
     values: dict[str, Any]
+    context: str | None = None
 
     @property
     def fullname(self) -> str:
         """What the names of the release's objects begin with."""
-        whole = self.name if CHART in self.name else f"{self.name}-{CHART}"
-        return whole[:NAME_LENGTH].removesuffix("-")
+        return fullname(self.name)
 
     @classmethod
-    def load(cls, name: str, namespace: str) -> Release:
+    def load(cls, name: str, namespace: str, context: str | None = None) -> Release:
         """Reads an installed release. Raises BadInput where kubeconfig, cluster or release are missing."""
-        _configuration()  # helm takes a missing kubeconfig for a cluster on localhost
-        return cls(name, namespace, release_values(name, namespace))
+        _configuration(context)  # helm takes a missing kubeconfig for a cluster on localhost
+        return cls(name, namespace, release_values(name, namespace, context), context)
 
 
-def release_values(release: str, namespace: str) -> dict[str, Any]:
+def fullname(release: str) -> str:
+    """What the names of a release's objects begin with."""
+    whole = release if CHART in release else f"{release}-{CHART}"
+    return whole[:NAME_LENGTH].removesuffix("-")
+
+
+def release_values(release: str, namespace: str, context: str | None = None) -> dict[str, Any]:
     """Every value of an installed release (`helm get values --all`). Raises BadInput when there is none."""
     import json
     import shutil
@@ -110,6 +125,7 @@ def release_values(release: str, namespace: str) -> dict[str, Any]:
     if helm is None:
         raise BadInput("helm is not on PATH")
     command = [helm, "get", "values", release, "--namespace", namespace, "--all", "--output", "json"]
+    command += ["--kube-context", context] if context else []
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["helm get values failed"])[-1].removeprefix("Error: ")
@@ -118,7 +134,7 @@ def release_values(release: str, namespace: str) -> dict[str, Any]:
     return values
 
 
-def _configuration() -> Any:
+def _configuration(context: str | None = None) -> Any:
     import os
     from pathlib import Path
 
@@ -132,6 +148,7 @@ def _configuration() -> Any:
             # config_file is read from the environment now: the client's own default was at its import.
             config.load_kube_config(
                 config_file=os.environ.get("KUBECONFIG") or None,
+                context=context,
                 client_configuration=configuration,
                 persist_config=False,
             )

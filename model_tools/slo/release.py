@@ -50,7 +50,8 @@ def evaluate(release: Release, wanted: list[Objective], load: Path | None, windo
     statistics = read_load(load, release.name, release.namespace) if load else None
     start, end = (statistics["start"], statistics["end"]) if statistics else last_window(window)
     place = release.values["monitoring"]["prometheus"]
-    prometheus = Prometheus(*service_session(place["namespace"], place["service"], place["port"]))
+    where = (place["namespace"], place["service"], place["port"])
+    prometheus = Prometheus(*service_session(*where, context=release.context))
     # Without a load the window ends now, and the next scrape is yet to come.
     end = end if statistics else end - Source.of(release).interval
     measurement = measure(prometheus, Source.of(release), start, end, statistics, _percentiles(wanted))
@@ -81,19 +82,21 @@ def _facts(release: Release, prometheus: Prometheus, load: dict[str, Any] | None
         )
         facts["Load"] = f"{settings['users']} users, {settings['protocol']}, {arrival}"
     facts["Triton"] = _version(lambda: _triton(release))
-    facts["Kubernetes, Prometheus"] = f"{_version(_kubernetes)}, {_version(prometheus.version)}"
+    kubernetes = _version(lambda: _kubernetes(release.context))
+    facts["Kubernetes, Prometheus"] = f"{kubernetes}, {_version(prometheus.version)}"
     return facts
 
 
 def _triton(release: Release) -> str:
-    session, base = service_session(release.namespace, f"{release.fullname}-triton", 8000)
+    triton = (release.namespace, f"{release.fullname}-triton", 8000)
+    session, base = service_session(*triton, context=release.context)
     answer = session.get(f"{base}/v2", timeout=10)
     answer.raise_for_status()
     return str(answer.json()["version"])
 
 
-def _kubernetes() -> str:
-    session, host = api_session()
+def _kubernetes(context: str | None) -> str:
+    session, host = api_session(context)
     answer = session.get(f"{host}/version", timeout=10)
     answer.raise_for_status()
     return str(answer.json()["gitVersion"])

@@ -1,0 +1,127 @@
+"""Which regions are meant, what an upgrade would change in them, and how their pods' engines are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from model_tools.console import BadInput
+from model_tools.regions.changes import changes
+from model_tools.regions.fleet import read_regions
+from model_tools.regions.status import engine_state
+
+ROOT = Path(__file__).resolve().parents[4]
+FLEET = ROOT / "values" / "fleet.yaml"
+REGIONS = sorted((ROOT / "values" / "regions").glob("*.yaml"))
+
+
+def test_the_region_that_holds_the_gateway_is_the_last() -> None:
+    regions = read_regions(FLEET, reversed(REGIONS), {"europe-west1": "eu"})
+    assert [region.name for region in regions] == ["europe-west1", "asia-northeast1", "us-central1"]
+    assert [region.context for region in regions] == ["eu", "asia-northeast1", "us-central1"]
+    assert regions[0].files == (FLEET, ROOT / "values" / "regions" / "europe-west1.yaml")
+
+
+def test_values_over_all_regions_win(tmp_path: Path) -> None:
+    over = tmp_path / "over.yaml"
+    over.write_text("routing: {configCluster: europe-west1}")
+    regions = read_regions(FLEET, REGIONS, {}, [over])
+    assert regions[-1].name == "europe-west1"
+    assert all(region.files[-1] == over for region in regions)
+
+
+def test_a_region_that_is_named_twice_or_not_at_all_is_refused(tmp_path: Path) -> None:
+    nameless = tmp_path / "nameless.yaml"
+    nameless.write_text("triton: {replicas: 2}")
+    with pytest.raises(BadInput, match=r"nameless.yaml: region: is empty"):
+        read_regions(FLEET, [nameless], {})
+    with pytest.raises(BadInput, match="region: europe-west1 is named by two files"):
+        read_regions(FLEET, [*REGIONS, REGIONS[1]], {})
+    with pytest.raises(BadInput, match="--context mars: is none of the regions"):
+        read_regions(FLEET, REGIONS, {"mars": "m"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["regions", "status", "--context", "europe-west1"], "europe-west1: is no REGION=CONTEXT"),
+        (["regions", "upgrade", "--watch", "soon"], "'soon' is no duration"),
+        (["regions", "diff", "--fleet", "/nowhere"], "/nowhere"),
+    ],
+)
+def test_wrong_arguments_are_named_in_one_line(
+    refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch, arguments: list[str], named: str
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert named in refusal(*arguments)
+
+
+def objects(**specs: Any) -> str:
+    return yaml.safe_dump_all(
+        {"kind": kind, "metadata": {"name": "triton"}, "spec": spec} for kind, spec in specs.items()
+    )
+
+
+def test_changes_are_by_object() -> None:
+    before = objects(Service={"port": 1}, Deployment={"replicas": 2, "image": "a"}, ConfigMap={"a": "b"})
+    after = objects(Deployment={"image": "b", "replicas": 2}, Service={"port": 1}, Gateway={"listeners": []})
+    found = {change.kind: change for change in changes(before, after)}
+    assert {kind: change.action for kind, change in found.items()} == {
+        "ConfigMap": "removed", "Deployment": "changed", "Gateway": "added"
+    }  # fmt: skip
+    assert "-  image: a\n+  image: b" in found["Deployment"].diff
+    assert "replicas" in found["Deployment"].diff
+
+
+def test_a_long_text_is_compared_line_by_line() -> None:
+    text = "".join(f"line {number}\n" for number in range(50))
+    (change,) = changes(objects(ConfigMap=text), objects(ConfigMap=text.replace("line 25", "another")))
+    assert "-  line 25\n+  another" in change.diff
+    assert len(change.diff.splitlines()) < 10
+
+
+def test_nothing_changes_between_an_installed_release_and_itself() -> None:
+    assert changes(objects(Service={"port": 1}), "# a comment\n" + objects(Service={"port": 1})) == []
+    assert [change.action for change in changes("", objects(Service={}))] == ["added"]
+
+
+RUNNING = {"running": {"startedAt": "now"}}
+DONE = {"terminated": {"exitCode": 0}}
+
+
+@pytest.mark.parametrize(
+    ("states", "expected"),
+    [
+        ([DONE], "ready"),
+        ([DONE, DONE], "ready"),
+        ([RUNNING], "building"),
+        ([DONE, RUNNING], "building"),
+        ([{"waiting": {"reason": "PodInitializing"}}], "waiting"),
+        ([{"waiting": {"reason": "CrashLoopBackOff"}}], "failed"),
+        ([{"waiting": {"reason": "ImagePullBackOff"}}], "failed"),
+        ([{"terminated": {"exitCode": 2}}], "failed"),
+        ([DONE, {"waiting": {"reason": "PodInitializing"}}], "waiting"),
+        ([], "waiting"),
+    ],
+)
+def test_the_state_of_a_pods_engines(states: list[dict[str, Any]], expected: str) -> None:
+    names = ["build-engine", "build-engine-small"][: max(1, len(states))]
+    pod = {
+        "spec": {"initContainers": [{"name": "deliver-model"}, *({"name": name} for name in names)]},
+        "status": {
+            "initContainerStatuses": [
+                {"name": "deliver-model", "state": DONE},
+                *({"name": name, "state": state} for name, state in zip(names, states, strict=False)),
+            ]
+        },
+    }
+    assert engine_state(pod) == expected
+
+
+def test_a_pod_without_engines_has_no_state_of_one() -> None:
+    pod = {"spec": {"initContainers": [{"name": "deliver-model"}]}, "status": {}}
+    assert engine_state(pod) == ""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from . import schemas
-from .render import ROOT, load, merge, only, pods, render_chart
+from .render import ROOT, load, merge, only, pods, render_chart, render_files
 from .test_values_files import FLEET, REGIONS
 
 US, EUROPE = (ROOT / "values" / "regions" / f"{region}.yaml" for region in ("us-central1", "europe-west1"))
@@ -265,6 +265,22 @@ def test_the_network_policy_admits_what_the_load_balancer_comes_from(
 
 def test_every_region_admits_the_fleets_load_balancer() -> None:
     assert admitted(render_chart(FLEET, EUROPE), 8001) == LOAD_BALANCERS
+
+
+@pytest.mark.parametrize(
+    ("layers", "said"),
+    [
+        ((FLEET, US), "https://inference.example.com\n"),
+        ((FLEET, US), "gRPC grpc.inference.example.com:443\n"),
+        ((FLEET, EUROPE), "through the Gateway in us-central1:"),
+        ((BALANCER,), "get service inference-system-external`"),
+    ],
+)
+def test_the_notes_say_where_clients_outside_find_it(layers: tuple[Any, ...], said: str) -> None:
+    (notes,) = (text for file, text in render_files(*layers).items() if file.endswith("NOTES.txt"))
+    assert said in notes
+    (notes,) = (text for file, text in render_files().items() if file.endswith("NOTES.txt"))
+    assert "From outside" not in notes
 
 
 def test_a_load_balancer_of_one_cluster_is_a_service() -> None:

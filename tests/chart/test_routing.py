@@ -20,7 +20,8 @@ GATEWAY = {
 }
 BALANCER = {"routing": {"kind": "loadBalancer", "loadBalancer": {"sourceRanges": ["192.0.2.0/24"]}}}
 TLS = {"triton": {"tls": {"secretName": "certificate"}}}
-ROUTED = {"Gateway", "HTTPRoute", "GRPCRoute", "HealthCheckPolicy", "GCPBackendPolicy", "ServiceExport"}
+ROUTED = {"Gateway", "HTTPRoute", "HealthCheckPolicy", "GCPBackendPolicy", "ServiceExport"}
+GRPC = {"routing": {"gateway": {"grpcRoute": "GRPCRoute"}}}
 LOAD_BALANCERS = ["130.211.0.0/22", "35.191.0.0/16"]
 
 
@@ -89,9 +90,10 @@ def test_a_fleets_routes_and_policies_are_about_what_the_services_of_all_regions
     manifests = render_chart(FLEET, US)
     (gateway,) = of_kind(manifests, "Gateway")
     assert gateway["spec"]["gatewayClassName"] == "gke-l7-global-external-managed-mc"
-    for protocol, kind, port in (("http", "HTTPRoute", 8000), ("grpc", "GRPCRoute", 8001)):
+    for protocol, port in (("http", 8000), ("grpc", 8001)):
         target = {"group": "net.gke.io", "kind": "ServiceImport", "name": f"inference-system-{protocol}"}
-        (route,) = of_kind(manifests, kind)
+        route = only(manifests, "HTTPRoute", f"-{protocol}")
+        assert route["spec"]["hostnames"] == [load(FLEET)["routing"]["hosts"][protocol]]
         assert route["spec"]["rules"] == [{"backendRefs": [{**target, "port": port}]}]
         (parent,) = route["spec"]["parentRefs"]
         assert parent["name"] == gateway["metadata"]["name"]
@@ -105,7 +107,7 @@ def test_a_gateway_of_one_cluster_has_routes_to_the_services_themselves() -> Non
     (gateway,) = of_kind(manifests, "Gateway")
     assert gateway["spec"]["gatewayClassName"] == "gke-l7-global-external-managed"
     assert not of_kind(manifests, "ServiceExport")
-    (backend,) = of_kind(manifests, "GRPCRoute")[0]["spec"]["rules"][0]["backendRefs"]
+    (backend,) = only(manifests, "HTTPRoute", "-grpc")["spec"]["rules"][0]["backendRefs"]
     assert backend == {"group": "", "kind": "Service", "name": "inference-system-grpc", "port": 8001}
     policies = of_kind(manifests, "HealthCheckPolicy") + of_kind(manifests, "GCPBackendPolicy")
     assert {policy["spec"]["targetRef"]["kind"] for policy in policies} == {"Service"}
@@ -153,7 +155,7 @@ def test_one_protocol_alone_has_the_whole_pod(share: float, left: str) -> None:
     host = routing(grpcShare=share, hosts={"http": "", "grpc": "", left: "a.example.com"})
     manifests = render_chart(GATEWAY, host, {"autoscaling": {"requestsPerSecond": 700}})
     assert rate(manifests, left) == 1000
-    routes = of_kind(manifests, "HTTPRoute") + of_kind(manifests, "GRPCRoute")
+    routes = of_kind(manifests, "HTTPRoute")
     assert [route["metadata"]["name"] for route in routes] == [f"inference-system-{left}"]
 
 
@@ -243,11 +245,19 @@ def test_the_gateway_takes_its_address_and_its_certificate_from_names() -> None:
 
 
 def test_a_class_of_another_make_has_no_policies_of_gke() -> None:
-    manifests = render_chart(GATEWAY, routing(gateway={"className": "envoy", "grpcRoute": "HTTPRoute"}))
-    assert not {"HealthCheckPolicy", "GCPBackendPolicy", "GRPCRoute"} & {m["kind"] for m in manifests}
-    assert {each["metadata"]["name"] for each in of_kind(manifests, "HTTPRoute")} == {
-        "inference-system-http", "inference-system-grpc"
-    }  # fmt: skip
+    manifests = render_chart(GATEWAY, routing(gateway={"className": "envoy"}))
+    assert not {"HealthCheckPolicy", "GCPBackendPolicy"} & {m["kind"] for m in manifests}
+
+
+def test_grpc_has_a_route_of_its_own_kind_where_the_class_takes_it() -> None:
+    as_http, as_grpc = (
+        only(render_chart(GATEWAY, values), kind, "-grpc")
+        for values, kind in (({}, "HTTPRoute"), (GRPC, "GRPCRoute"))
+    )
+    assert as_grpc["spec"] == as_http["spec"]
+    assert [route["metadata"]["name"] for route in of_kind(render_chart(GATEWAY, GRPC), "HTTPRoute")] == [
+        "inference-system-http"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from . import schemas
 from .render import ROOT, only, render_chart
 
 FLEET, CONFIG_CLUSTER = ROOT / "values" / "fleet.yaml", ROOT / "values" / "regions" / "us-central1.yaml"
+GRPC_ROUTE = {"routing": {"gateway": {"grpcRoute": "GRPCRoute"}}}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -53,7 +54,7 @@ def _schemas_are_there() -> None:
 def test_a_wrong_field_is_refused_with_its_path(
     kind: str, name: str, path: str, value: Any, fault: str
 ) -> None:
-    manifest = only(render_chart(FLEET, CONFIG_CLUSTER), kind, name)
+    manifest = only(render_chart(FLEET, CONFIG_CLUSTER, GRPC_ROUTE), kind, name)
     *parents, last = path.split(".")
     target: Any = manifest
     for key in parents:

@@ -22,14 +22,14 @@ from .helm import kubectl
 ROOT = Path(__file__).resolve().parents[2]
 FLEET = ROOT / "values" / "fleet.yaml"
 REGIONS = sorted((ROOT / "values" / "regions").glob("*.yaml"))
-ROUTED = {"Gateway", "HTTPRoute", "GRPCRoute", "HealthCheckPolicy", "GCPBackendPolicy", "ServiceExport"}
+ROUTED = {"Gateway", "HTTPRoute", "HealthCheckPolicy", "GCPBackendPolicy", "ServiceExport"}
 # Each laid over the fleet and its first region.
 OTHERS: dict[str, dict[str, Any]] = {
     "one cluster's gateway": {"kind": "gateway", "gateway": {"certificateMap": "", "secretName": "tls"}},
     "load balancer": {"kind": "loadBalancer", "loadBalancer": {"sourceRanges": ["192.0.2.0/24"]}},
     "every name": {
         "healthCheck": {"grpc": "grpc"},
-        "gateway": {"certificateMap": "", "certificates": ["one", "two"], "grpcRoute": "HTTPRoute"},
+        "gateway": {"certificateMap": "", "certificates": ["one", "two"], "grpcRoute": "GRPCRoute"},
         "securityPolicy": "armor",
         "iap": {"clientId": "id", "secretName": "oauth"},
     },
@@ -117,8 +117,8 @@ def test_what_the_crds_do_not_allow_is_refused(
 ) -> None:
     """So that a dry run which is taken says something."""
     file = tmp_path / "routing.json"
-    certificates = {"certificateMap": "", "certificates": ["one"]}
-    file.write_text(json.dumps({"region": "us-central1", "routing": {"gateway": certificates}}))
+    gateway = {"certificateMap": "", "certificates": ["one"], "grpcRoute": "GRPCRoute"}
+    file.write_text(json.dumps({"region": "us-central1", "routing": {"gateway": gateway}}))
     manifest = next(each for each in rendered(chart, namespace, REGIONS[0], file) if each["kind"] == kind)
     target = manifest["spec"]
     for key in path[:-1]:

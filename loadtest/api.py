@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from loadtest.statistics import merged
 from model_tools.console import BadInput, CheckFailed
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class Snapshot:
     failures: dict[str, int]
     response_times: dict[str, dict[float, int]]  # protocol -> histogram in milliseconds, successes only
     errors: list[dict[str, Any]]  # protocol, error, count
+    generators: list[dict[str, Any]]  # what each worker says of itself (locustfile.Session.generator)
+    answered: dict[str, int] | None = None  # of an open loop's measured part: answers in its time
 
     @property
     def answers(self) -> int:
@@ -54,7 +57,55 @@ class Snapshot:
                 for entry in entries
             },
             errors=raw["failures"],
+            generators=raw["generators"],
         )
+
+    @property
+    def open_loops(self) -> list[dict[str, Any]]:
+        return [generator for generator in self.generators if "part" in generator]
+
+    def measured(self) -> Snapshot:
+        """Of an open loop: only requests that came due in the measured part, whenever they were answered."""
+        parts: dict[str, list[dict[str, Any]]] = {}
+        for generator in self.open_loops:
+            for protocol, outcomes in generator["protocols"].items():
+                parts.setdefault(protocol, []).append(outcomes)
+        times = {
+            protocol: merged([_histogram(times) for part in outcomes for times in part["times"].values()])
+            for protocol, outcomes in parts.items()
+        }
+        successes = {
+            protocol: merged([_histogram(part["times"].get("success", {})) for part in outcomes])
+            for protocol, outcomes in parts.items()
+        }
+        errors: dict[tuple[str, str], int] = {}
+        for protocol, outcomes in parts.items():
+            for part in outcomes:
+                for error, count in part["errors"].items():
+                    errors[protocol, error] = errors.get((protocol, error), 0) + count
+        counts = {protocol: sum(histogram.values()) for protocol, histogram in times.items()}
+        return replace(
+            self,
+            requests=counts,
+            failures={protocol: counts[protocol] - sum(successes[protocol].values()) for protocol in parts},
+            response_times=successes,
+            errors=[
+                {"protocol": protocol, "error": error, "count": count}
+                for (protocol, error), count in errors.items()
+            ],
+            answered={
+                protocol: sum(part["answers"] for part in outcomes) for protocol, outcomes in parts.items()
+            },
+        )
+
+    def sum(self, key: str) -> int:
+        """Of that number of all workers' open loops."""
+        return sum(int(generator[key]) for generator in self.open_loops)
+
+    @property
+    def lag(self) -> dict[float, int]:
+        """Milliseconds from due to sent (or held), of all workers' open loops in the measured part."""
+        return merged([_histogram(generator["lag"]) for generator in self.open_loops])
 
 
 class LocustApi:
@@ -87,17 +138,23 @@ class LocustApi:
         if not answer.get("success"):
             raise CheckFailed(f"Locust refused to start: {answer.get('message', answer)}")
 
+    def begin(self, seconds: float, trace: list[float] | None = None) -> float:
+        """What is sent from now on for so many seconds is measured. Returns the master's clock."""
+        return float(self._post("/loadtest/begin", json={"seconds": seconds, "trace": trace})["time"])
+
     def reset(self) -> None:
         self._post("/stats/reset", {})
 
     def stop(self) -> None:
         self._post("/stop", {})
 
-    def _post(self, path: str, form: dict[str, Any]) -> dict[str, Any]:
+    def _post(
+        self, path: str, form: dict[str, Any] | None = None, json: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
         import requests
 
         try:
-            answer = self._session.post(f"{self._base}{path}", data=form, timeout=ANSWER_TIMEOUT)
+            answer = self._session.post(f"{self._base}{path}", data=form, json=json, timeout=ANSWER_TIMEOUT)
         except requests.RequestException as error:
             raise CheckFailed(f"the load test's master does not answer: {_first_line(str(error))}") from None
         if not answer.ok:
@@ -109,6 +166,10 @@ class LocustApi:
         except ValueError:
             return {}
         return content
+
+
+def _histogram(raw: dict[str, int]) -> dict[float, int]:
+    return {float(key): count for key, count in raw.items()}
 
 
 def _first_line(text: str) -> str:

@@ -23,10 +23,36 @@ def cli() -> None:
 @click.option("--master", help="URL of a Locust master (http://host:8089) instead of a release's.")
 @click.option("--users", type=int, help="Users over all workers.")
 @click.option("--spawn-rate", type=float, help="Users started a second.")
-@click.option("--duration", type=float, help="Seconds to measure, after the warm-up.")
+@click.option(
+    "--duration", type=float, help="Seconds to measure, after the warm-up; stages and traces have their own."
+)
 @click.option("--protocol", type=click.Choice(["grpc", "http", "both"]))
-@click.option("--arrival", type=click.Choice(["closed", "constant"]))
-@click.option("--requests-per-second", type=float, help="Total rate of constant arrivals.")
+@click.option(
+    "--arrival",
+    type=click.Choice(["closed", "constant", "poisson", "replay"]),
+    help="closed: each user waits for its answer. The others send by the clock, whatever the server does.",
+)
+@click.option(
+    "--requests-per-second", type=float, help="Rate of constant and Poisson arrivals, over all workers."
+)
+@click.option(
+    "--stage",
+    "stages",
+    multiple=True,
+    metavar="SECONDS:TARGET",
+    help="Over so many seconds go to so many requests a second (closed: users); in 0 seconds jump there. "
+    "Repeat for more.",
+)
+@click.option(
+    "--trace",
+    type=click.Path(path_type=Path),
+    help="Replay the arrivals of this CSV or JSON-lines file: its column or key `time`, in seconds or "
+    "ISO 8601.",
+)
+@click.option(
+    "--speed", type=float, default=1.0, show_default=True, help="How many times as fast as recorded."
+)
+@click.option("--max-in-flight", type=int, help="Requests without an answer that a worker sends at most.")
 @click.option("--workers", type=int, help="Workers that must be connected.")
 @click.option(
     "--patience",
@@ -50,21 +76,31 @@ def run_command(
     replace: bool,
     output: Path | None,
     no_verdict: bool,
+    stages: tuple[str, ...],
+    trace: Path | None,
+    speed: float,
     **overrides: Any,
 ) -> None:
     """Loads a release as its values say, prints the statistics, and judges what its clients saw.
 
-    Exit status 1: an objective of the release's `slo` values was missed. Options that are keys of its
-    `loadtest` values override them.
+    Exit status 1: an objective of the release's `slo` values was missed, or the load test itself was the
+    limit (a worker's processor, or requests that left late), and then there are no statistics. Options that
+    are keys of its `loadtest` values override them.
     """
     import requests
 
     from loadtest.api import LocustApi
+    from loadtest.arrivals import Stage, read_trace
     from loadtest.run import Settings, run_load
-    from loadtest.show import progress, table, warnings, write_json
+    from loadtest.show import offered, progress, table, warnings, write_json
 
     if (release is None) == (master is None):
         raise BadInput("give either --release or --master")
+    if stages:
+        overrides["stages"] = tuple(Stage.read(stage) for stage in stages)
+    if trace is not None:
+        overrides |= {"trace": tuple(read_trace(trace, speed)), "stages": ()}
+        overrides["arrival"] = overrides["arrival"] or "replay"
     defaults = Settings(
         users=8,
         spawn_rate=8,
@@ -89,6 +125,7 @@ def run_command(
     if output:
         write_json(output, result)
     table(result)
+    offered(result)
     warnings(result)
     if release is not None and not no_verdict:
         from model_tools.slo.release import judge_load

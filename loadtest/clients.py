@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 MAX_MESSAGE = 2**31 - 1
+JSON_SIZE = "Inference-Header-Content-Length"  # how much of a body in Triton's binary form is JSON
 CA_FILE = "LOADTEST_CA_FILE"  # certificates to trust in place of the system's; a missing file is none
 
 
@@ -55,28 +56,7 @@ class GrpcClient:
         import grpc
 
         self._model, self._timeout, self._interface = model, timeout, interface
-        options = [
-            # No retry policy: what fails counts. grpc.enable_retries=0 would go further and keep gRPC from
-            # sending again what a server, ending a connection, said it never looked at, which is no failure.
-            ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
-            # Channels with one target share connections unless told not to: then all users would queue
-            # on one TCP connection, and one pod's worth of flow control.
-            ("grpc.use_local_subchannel_pool", 1),
-            ("grpc.max_send_message_length", MAX_MESSAGE),
-            ("grpc.max_receive_message_length", MAX_MESSAGE),
-            # An inference service is never behind the proxy that the environment names for the internet.
-            ("grpc.enable_http_proxy", 0),
-            # The default of 30 s is longer than a pod drains: its successors would be heard of too late.
-            ("grpc.dns_min_time_between_resolutions_ms", 1000),
-            ("grpc.initial_reconnect_backoff_ms", 500),
-            ("grpc.max_reconnect_backoff_ms", 5000),
-        ]
-        if url.startswith("grpcs://"):
-            target = url.removeprefix("grpcs://")
-            credentials = grpc.ssl_channel_credentials(_trusted())
-            self._channel = grpc.secure_channel(target, credentials, options)
-        else:
-            self._channel = grpc.insecure_channel(url.removeprefix("grpc://"), options)
+        self._channel = grpc_channel(grpc, url)
         from tritonclient.grpc import service_pb2
 
         self._infer = self._channel.unary_unary(
@@ -96,7 +76,7 @@ class GrpcClient:
                 service_pb2.ModelMetadataRequest(name=self._model), timeout=self._timeout
             )
         except grpc.RpcError as error:
-            raise _grpc_failure(error) from None
+            raise grpc_failure(error) from None
         return dict(MessageToDict(answer))
 
     @staticmethod
@@ -117,21 +97,13 @@ class GrpcClient:
 
     def infer(self, request: bytes) -> np.ndarray:
         import grpc
-        import numpy as np
 
         assert self._interface is not None
         try:
             answer = self._infer(request, timeout=self._timeout)
         except grpc.RpcError as error:
-            raise _grpc_failure(error) from None
-        try:
-            if not answer.outputs or not answer.raw_output_contents:
-                raise WrongAnswer("the answer holds no output")
-            values = np.frombuffer(answer.raw_output_contents[0], NUMPY_TYPES[answer.outputs[0].datatype])
-            check_answer(self._interface, tuple(answer.outputs[0].shape), values)
-        except (WrongAnswer, KeyError, ValueError) as error:
-            raise RequestFailed("wrong_answer", str(error)) from None
-        return values
+            raise grpc_failure(error) from None
+        return grpc_answer(self._interface, answer)
 
     def close(self) -> None:
         self._channel.close()
@@ -143,14 +115,12 @@ class HttpClient:
     protocol = "http"
 
     def __init__(self, url: str, model: str, timeout: float, interface: ModelInterface | None = None) -> None:
-        from urllib.parse import quote
-
         from geventhttpclient import HTTPClient
 
         self._interface = interface
-        self._path = f"/v2/models/{quote(model, safe='')}"
+        self._path = http_path(model)
         self._client = HTTPClient.from_url(
-            url if "://" in url else f"http://{url}",
+            http_base(url),
             concurrency=1,
             connection_timeout=min(timeout, 10.0),
             network_timeout=timeout,
@@ -177,30 +147,16 @@ class HttpClient:
             )
             headers = {
                 "Content-Type": "application/octet-stream",
-                "Inference-Header-Content-Length": str(json_size),
+                JSON_SIZE: str(json_size),
             }
             requests.append((body, headers))
         return requests
 
     def infer(self, request: tuple[bytes, dict[str, str]]) -> np.ndarray:
-        from tritonclient.http import InferenceServerClient
-        from tritonclient.utils import InferenceServerException
-
         assert self._interface is not None
         body, headers = request
         answer = self._call("POST", f"{self._path}/infer", body, headers)
-        json_size = answer.get("Inference-Header-Content-Length")
-        try:
-            result = InferenceServerClient.parse_response_body(
-                bytes(answer.read()), header_length=int(json_size) if json_size else None
-            )
-            values = result.as_numpy(self._interface.output_name)
-            if values is None:
-                raise WrongAnswer("the answer holds no output")
-            check_answer(self._interface, values.shape, values)
-        except (WrongAnswer, InferenceServerException, KeyError, ValueError) as error:
-            raise RequestFailed("wrong_answer", str(error)) from None
-        return values.ravel()
+        return http_answer(self._interface, bytes(answer.read()), answer.get(JSON_SIZE))
 
     def _call(self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> Any:
         from geventhttpclient.response import HTTPParseError
@@ -208,7 +164,7 @@ class HttpClient:
         try:
             answer = self._client.request(method, path, body=body, headers=headers or {})
             if answer.status_code != 200:
-                raise RequestFailed(str(answer.status_code), _http_detail(bytes(answer.read())))
+                raise RequestFailed(str(answer.status_code), http_detail(bytes(answer.read())))
         except TimeoutError as error:
             raise RequestFailed("timeout", str(error) or "no answer in time") from None
         except (OSError, HTTPParseError) as error:
@@ -219,7 +175,68 @@ class HttpClient:
         self._client.close()
 
 
-def _trusted() -> bytes | None:
+def grpc_channel(grpc: Any, url: str) -> Any:
+    """A channel of its own to a url as GrpcClient takes it; grpc is that module, or grpc.aio."""
+    options = [
+        # No retry policy: what fails counts. grpc.enable_retries=0 would go further and keep gRPC from
+        # sending again what a server, ending a connection, said it never looked at, which is no failure.
+        ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
+        # Channels with one target share connections unless told not to: then all users would queue
+        # on one TCP connection, and one pod's worth of flow control.
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.max_send_message_length", MAX_MESSAGE),
+        ("grpc.max_receive_message_length", MAX_MESSAGE),
+        # An inference service is never behind the proxy that the environment names for the internet.
+        ("grpc.enable_http_proxy", 0),
+        # The default of 30 s is longer than a pod drains: its successors would be heard of too late.
+        ("grpc.dns_min_time_between_resolutions_ms", 1000),
+        ("grpc.initial_reconnect_backoff_ms", 500),
+        ("grpc.max_reconnect_backoff_ms", 5000),
+    ]
+    if url.startswith("grpcs://"):
+        from grpc import ssl_channel_credentials
+
+        target = url.removeprefix("grpcs://")
+        return grpc.secure_channel(target, ssl_channel_credentials(trusted()), options)
+    return grpc.insecure_channel(url.removeprefix("grpc://"), options)
+
+
+def grpc_answer(interface: ModelInterface, answer: Any) -> np.ndarray:
+    """The values of a ModelInferResponse, flat, once they are checked. Raises RequestFailed."""
+    import numpy as np
+
+    try:
+        if not answer.outputs or not answer.raw_output_contents:
+            raise WrongAnswer("the answer holds no output")
+        values = np.frombuffer(answer.raw_output_contents[0], NUMPY_TYPES[answer.outputs[0].datatype])
+        check_answer(interface, tuple(answer.outputs[0].shape), values)
+    except (WrongAnswer, KeyError, ValueError) as error:
+        raise RequestFailed("wrong_answer", str(error)) from None
+    return values
+
+
+def http_answer(interface: ModelInterface, body: bytes, json_size: str | None) -> np.ndarray:
+    """The values of an HTTP answer in Triton's binary form, flat, once they are checked.
+
+    json_size: what the header JSON_SIZE says. Raises RequestFailed.
+    """
+    from tritonclient.http import InferenceServerClient
+    from tritonclient.utils import InferenceServerException
+
+    try:
+        result = InferenceServerClient.parse_response_body(
+            body, header_length=int(json_size) if json_size else None
+        )
+        values = result.as_numpy(interface.output_name)
+        if values is None:
+            raise WrongAnswer("the answer holds no output")
+        check_answer(interface, values.shape, values)
+    except (WrongAnswer, InferenceServerException, KeyError, ValueError) as error:
+        raise RequestFailed("wrong_answer", str(error)) from None
+    return values.ravel()
+
+
+def trusted() -> bytes | None:
     """The certificates of CA_FILE; None where the system's are meant."""
     import os
     from pathlib import Path
@@ -231,15 +248,25 @@ def _trusted() -> bytes | None:
 def _tls_context(**_: Any) -> Any:
     from gevent import ssl
 
-    trusted = _trusted()
-    return ssl.create_default_context(cadata=trusted.decode() if trusted else None)
+    certificates = trusted()
+    return ssl.create_default_context(cadata=certificates.decode() if certificates else None)
 
 
-def _grpc_failure(error: Any) -> RequestFailed:
+def http_path(model: str) -> str:
+    from urllib.parse import quote
+
+    return f"/v2/models/{quote(model, safe='')}"
+
+
+def http_base(url: str) -> str:
+    return url if "://" in url else f"http://{url}"
+
+
+def grpc_failure(error: Any) -> RequestFailed:
     return RequestFailed(error.code().name, error.details() or "")
 
 
-def _http_detail(body: bytes) -> str:
+def http_detail(body: bytes) -> str:
     import json
 
     try:

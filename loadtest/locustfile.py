@@ -26,18 +26,20 @@ from grpc.experimental.gevent import init_gevent  # isort: skip
 
 init_gevent()
 
-from loadtest.arrivals import Schedule  # noqa: E402
+from loadtest.arrivals import Profile, Stage  # noqa: E402
 from loadtest.clients import Client, GrpcClient, HttpClient, RequestFailed  # noqa: E402
 from loadtest.metrics import Metrics  # noqa: E402
 from loadtest.payloads import ModelInterface  # noqa: E402
-from loadtest.statistics import bucket  # noqa: E402
+from loadtest.sender import Order, Sender  # noqa: E402
+from loadtest.statistics import add_statistics, bucket  # noqa: E402
 from model_tools.console import BadInput  # noqa: E402
 
 PAUSE_AFTER_FAILURE = (
     0.1  # seconds; a refused user that asked again at once would flood server and statistics
 )
 PROBE_TIMEOUT = 10.0  # seconds for a server to describe its model
-PROBLEM = "loadtest-problem"
+USERS_EVERY = 1.0  # seconds between two changes of a closed loop's users
+PROBLEM, BEGIN = "loadtest-problem", "loadtest-begin"
 
 log = logging.getLogger("loadtest")
 
@@ -73,15 +75,29 @@ def add_options(parser: Any) -> None:
         "--arrival",
         env_var="LOADTEST_ARRIVAL",
         default="closed",
-        choices=("closed", "constant"),
-        help="closed: each user sends when it has its answer; constant: --requests-per-second over all users",
+        choices=("closed", "constant", "poisson", "replay"),
+        help="closed: each user sends when it has its answer; constant and poisson: --requests-per-second, "
+        "whatever the server does; replay: a trace that `loadtest run` brings",
     )
     add(
         "--requests-per-second",
         env_var="LOADTEST_REQUESTS_PER_SECOND",
         type=float,
         default=0.0,
-        help="total rate of constant arrivals",
+        help="rate of arrivals over all workers",
+    )
+    add(
+        "--stages",
+        env_var="LOADTEST_STAGES",
+        default="",
+        help="SECONDS:TARGET,...: over so many seconds go to so many requests a second (closed: users)",
+    )
+    add(
+        "--max-in-flight",
+        env_var="LOADTEST_MAX_IN_FLIGHT",
+        type=int,
+        default=1024,
+        help="requests without an answer that a worker of an open loop sends at most; the others wait, timed",
     )
     add(
         "--request-timeout",
@@ -98,8 +114,9 @@ def add_options(parser: Any) -> None:
         include_in_web_ui=False,
         help="serve Prometheus metrics on this port",
     )
-    # How many users share the rate; the master fills it in, because Locust tells a worker only its own.
+    # How many share the rate; the master fills it in, because Locust tells a worker only its own users.
     add("--total-users", type=int, default=0, include_in_web_ui=False, help="(internal)")
+    add("--total-workers", type=int, default=0, include_in_web_ui=False, help="(internal)")
 
 
 class Target:
@@ -109,8 +126,10 @@ class Target:
         self.options = options
         self._requests: dict[str, list[Any]] = {}
         self._interface: ModelInterface | None = None
-        if options.arrival == "constant" and not options.requests_per_second > 0:
-            raise BadInput("constant arrivals need a --requests-per-second above 0")
+        self.open = options.arrival != "closed"
+        if self.open and not options.requests_per_second > 0:
+            raise BadInput(f"{options.arrival} arrivals need a --requests-per-second above 0")
+        self.stages = tuple(Stage.read(text) for text in options.stages.split(",") if text)
 
     def connect(self, kind: type[GrpcClient] | type[HttpClient], timeout: float | None = None) -> Client:
         """A new connection for one user. Raises BadInput when the server has no such model."""
@@ -130,12 +149,24 @@ class Target:
     def requests(self, protocol: str) -> list[Any]:
         return self._requests[protocol]
 
-    def schedule(self) -> Schedule | None:
-        """One user's part of a constant rate; None in a closed loop."""
-        if self.options.arrival == "closed":
-            return None
-        return Schedule(
-            self.options.requests_per_second / max(1, self.options.total_users), time.perf_counter()
+    def order(self, protocols: tuple[str, ...], index: int) -> Order:
+        """What this worker, that of this index, sends in an open loop."""
+        options = self.options
+        workers = max(1, options.total_workers)
+        assert self._interface is not None
+        return Order(
+            grpc_url=options.grpc_url,
+            http_url=options.http_url,
+            protocols=protocols,
+            interface=self._interface,
+            arrival=options.arrival,
+            rate=options.requests_per_second,
+            stages=self.stages,
+            connections=max(1, -(-options.total_users // workers)),
+            limit=options.max_in_flight,
+            timeout=options.request_timeout,
+            index=max(0, index),
+            of=workers,
         )
 
 
@@ -146,6 +177,24 @@ class Session:
         self.metrics = Metrics()
         self.target: Target | None = None
         self.problems: list[str] = []  # why users could not start, one line each
+        self.sender: Sender | None = None
+        self.sent: dict[str, Any] | None = None  # the sender's last report
+        self.generators: dict[str, dict[str, Any]] = {}  # at the master: each worker's `generator()`
+        self.began, self.cpu = time.perf_counter(), time.process_time()
+
+    def generator(self) -> dict[str, Any]:
+        """What this process says of itself as a load generator; its sender's report where it has one."""
+        if self.sent is not None:
+            return {key: value for key, value in self.sent.items() if not key.startswith("recent")}
+        return {
+            "cpu_seconds": time.process_time() - self.cpu,
+            "seconds": time.perf_counter() - self.began,
+        }
+
+    def stop(self) -> None:
+        sender, self.sender, self.sent = self.sender, None, None
+        if sender:
+            sender.stop()
 
 
 session = Session()
@@ -158,8 +207,9 @@ class TritonUser(User):
     def on_start(self) -> None:
         if session.target is None:
             raise StopUser  # the run has no target; its problem is reported already
+        if session.target.open:
+            return  # the sender sends; users are its connections
         self.client = session.target.connect(self.kind)
-        self.schedule = session.target.schedule()
         requests = session.target.requests(self.kind.protocol)
         first = random.randrange(len(requests))
         self.requests = itertools.cycle(requests[first:] + requests[:first])
@@ -169,10 +219,12 @@ class TritonUser(User):
             self.client.close()
 
     def wait_time(self) -> float:
-        return self.schedule.wait(time.perf_counter()) if self.schedule else 0.0
+        return 0.0 if hasattr(self, "client") else 1.0
 
     @task
     def infer(self) -> None:
+        if not hasattr(self, "client"):
+            return
         failure: RequestFailed | None = None
         size = 0
         start = time.perf_counter()
@@ -224,9 +276,13 @@ def prepare(environment: Any, runner: Any, web_ui: Any, **_: Any) -> None:
     if web_ui:
         from loadtest.master import add_routes
 
-        add_routes(web_ui.app, environment, session.problems)
+        add_routes(
+            web_ui.app, environment, session.problems, session.generators, lambda *what: begin(runner, *what)
+        )
     if isinstance(runner, MasterRunner):
         runner.register_message(PROBLEM, on_problem)
+    if isinstance(runner, WorkerRunner):
+        runner.register_message(BEGIN, on_begin)
     if (
         not isinstance(runner, WorkerRunner)
         and not options.user_classes
@@ -245,18 +301,47 @@ def start(environment: Any, **_: Any) -> None:
     """At every start of a run: the master counts the users, the others look at the model."""
     runner = environment.runner
     session.problems.clear()
+    session.generators.clear()
+    options = environment.parsed_options
     if not isinstance(runner, WorkerRunner):
-        environment.parsed_options.total_users = runner.target_user_count
+        options.total_users = runner.target_user_count
+        options.total_workers = getattr(runner, "worker_count", 1)
     if isinstance(runner, MasterRunner):
         return
+    session.stop()
     session.target = None
     try:
         find_target(environment)
     except BadInput as error:
-        log.error("%s", error)
-        session.problems.append(str(error))
-        if isinstance(runner, WorkerRunner):
-            runner.send_message(PROBLEM, {"problem": str(error)})
+        report_problem(environment, str(error))
+        return
+    assert session.target is not None
+    if session.target.open:
+        protocols = tuple(user.kind.protocol for user in environment.user_classes)
+        session.sender = Sender(
+            session.target.order(protocols, getattr(runner, "worker_index", 0)),
+            lambda report: on_sent(environment, report),
+            lambda problem: report_problem(environment, problem),
+        )
+        if isinstance(runner, LocalRunner) and session.target.stages:
+            session.sender.begin(Profile(0, session.target.stages).seconds)
+
+
+@events.test_stop.add_listener
+def stop(**_: Any) -> None:
+    session.stop()
+
+
+@events.quitting.add_listener
+def quitting(**_: Any) -> None:
+    session.stop()
+
+
+def report_problem(environment: Any, problem: str) -> None:
+    log.error("%s", problem)
+    session.problems.append(problem)
+    if isinstance(environment.runner, WorkerRunner):
+        environment.runner.send_message(PROBLEM, {"problem": problem})
 
 
 def find_target(environment: Any) -> None:
@@ -265,6 +350,66 @@ def find_target(environment: Any) -> None:
     for user in environment.user_classes:
         target.connect(user.kind).close()
     session.target = target
+
+
+def begin(runner: Any, seconds: float, trace: list[float] | None) -> None:
+    """At the master: the measured part of an open loop, and of stages, begins; workers share the trace."""
+    workers = [worker.id for worker in runner.clients.values() if worker.state != "missing"]
+    for index, worker in enumerate(workers):
+        part = trace[index :: len(workers)] if trace is not None else None
+        runner.send_message(BEGIN, {"seconds": seconds, "trace": part}, client_id=worker)
+    if runner.environment.parsed_options.arrival == "closed" and runner.environment.parsed_options.stages:
+        runner.greenlet.spawn(follow_stages, runner)
+
+
+def follow_stages(runner: Any) -> None:
+    """At the master: a closed loop has as many users as its stages say, looked at once a second."""
+    options = runner.environment.parsed_options
+    stages = tuple(Stage.read(text) for text in options.stages.split(","))
+    profile = Profile(runner.target_user_count, stages)
+    began = time.perf_counter()
+    while runner.state in ("spawning", "running"):
+        seconds = time.perf_counter() - began
+        users = max(1, round(profile.at(min(seconds, profile.seconds))))
+        if users != runner.target_user_count:
+            # All of a second's change within the second, or a jump would be a ramp.
+            runner.start(users, max(options.spawn_rate or 1, abs(users - runner.target_user_count)))
+        if seconds >= profile.seconds:
+            return
+        sleep(USERS_EVERY)
+
+
+def on_begin(environment: Any, msg: Any, **_: Any) -> None:
+    """At a worker."""
+    if session.sender:
+        session.sender.begin(msg.data["seconds"], msg.data["trace"])
+
+
+def on_sent(environment: Any, report: dict[str, Any]) -> None:
+    """What the sender did since its last report becomes Locust's statistics and Prometheus' metrics."""
+    before = session.sent["offered_ever"] if session.sent else 0
+    session.sent = report
+    lag = {float(key): count for key, count in report["recent_lag"].items()}
+    session.metrics.schedule(report["offered_ever"] - before, report["in_flight"], lag)
+    model = environment.parsed_options.model
+    for protocol, recent in report["recent"].items():
+        times = {
+            outcome: {float(key): count for key, count in histogram.items()}
+            for outcome, histogram in recent["times"].items()
+        }
+        for outcome, histogram in times.items():
+            session.metrics.observe_all(protocol, outcome, histogram)
+        add_statistics(environment.runner.stats, protocol, model, times, recent["errors"])
+
+
+@events.report_to_master.add_listener
+def report_generator(client_id: str, data: dict[str, Any]) -> None:
+    data["generator"] = {"id": client_id, **session.generator()}
+
+
+@events.worker_report.add_listener
+def keep_generator(client_id: str, data: dict[str, Any]) -> None:
+    session.generators[client_id] = data.get("generator", {})
 
 
 def on_problem(environment: Any, msg: Any, **_: Any) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from loadtest.api import LocustApi, Snapshot
+from loadtest.arrivals import Stage
+from loadtest.sender import ENDED
 from loadtest.statistics import Histogram, difference, mean, merged, percentile
 from model_tools.console import BadInput, CheckFailed
 
@@ -18,6 +20,11 @@ STEADY = 0.2  # two spans of 2 s are steady when they differ by less, beside the
 SILENCE = 45.0  # seconds without any answer: more than a request's own timeout
 BUSY = ("running", "spawning", "stopping", "cleanup")
 SATURATED = 90.0  # per cent of a core at which a worker measures itself rather than the server
+# A 99th percentile of sent minus due above both: then the latencies are made by the generator's own delay.
+LAG_SHARE = 0.1  # of the latency's 99th percentile
+LAG_FLOOR = 0.005  # seconds
+MAX_IN_FLIGHT = 1024  # requests of one worker, where nobody says
+OPEN = ("constant", "poisson", "replay")
 
 Report = Callable[[str, float, str], None]  # stage, part of it done (0..1), what to show
 
@@ -33,6 +40,9 @@ class Settings:
     arrival: str
     requests_per_second: float
     workers: int
+    stages: tuple[Stage, ...] = ()
+    max_in_flight: int = MAX_IN_FLIGHT
+    trace: tuple[float, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if self.users < 1 or self.workers < 1:
@@ -45,10 +55,18 @@ class Settings:
             raise BadInput(f"protocol {self.protocol}: not one of grpc, http, both")
         if self.protocol == "both" and self.users < 2:
             raise BadInput("both protocols need at least two users")
-        if self.arrival not in ("closed", "constant"):
-            raise BadInput(f"arrival {self.arrival}: not one of closed, constant")
-        if self.arrival == "constant" and self.requests_per_second <= 0:
-            raise BadInput("constant arrivals need requests per second above 0")
+        if self.arrival not in ("closed", *OPEN):
+            raise BadInput(f"arrival {self.arrival}: not one of closed, {', '.join(OPEN)}")
+        if self.arrival in ("constant", "poisson") and self.requests_per_second <= 0:
+            raise BadInput(f"{self.arrival} arrivals need requests per second above 0")
+        if (self.arrival == "replay") != bool(self.trace):
+            raise BadInput("arrival replay needs a trace (--trace FILE), and a trace arrival replay")
+        if self.arrival == "replay" and self.stages:
+            raise BadInput("a trace has its own shape: leave the stages out")
+        if self.stages and sum(stage.seconds for stage in self.stages) <= 0:
+            raise BadInput("stages must take some time: " + ", ".join(map(str, self.stages)))
+        if self.max_in_flight < 1:
+            raise BadInput(f"max in flight must be 1 or more, not {self.max_in_flight}")
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> Settings:
@@ -65,12 +83,33 @@ class Settings:
                 arrival=block["arrival"],
                 requests_per_second=float(block.get("requestsPerSecond") or 0),
                 workers=int(block["workers"]),
+                stages=tuple(
+                    Stage(float(each["seconds"]), float(each["target"])) for each in block.get("stages", ())
+                ),
+                max_in_flight=int(block.get("maxInFlight", MAX_IN_FLIGHT)),
             )
         except KeyError as error:
             raise BadInput(f"the release's values have no loadtest.{error.args[0]}") from None
 
     def with_overrides(self, **overrides: Any) -> Settings:
         return replace(self, **{key: value for key, value in overrides.items() if value is not None})
+
+    @property
+    def open(self) -> bool:
+        """Whether the clock decides when to send, rather than answers."""
+        return self.arrival != "closed"
+
+    @property
+    def seconds(self) -> float:
+        """How long it is measured: what a trace or stages take, else the duration."""
+        if self.trace:
+            return self.trace[-1]
+        return sum(stage.seconds for stage in self.stages) or self.duration
+
+    @property
+    def rate(self) -> float:
+        """Requests a second before stages begin; before a trace, those of the trace on average."""
+        return len(self.trace) / self.trace[-1] if self.trace else self.requests_per_second
 
     @property
     def form(self) -> dict[str, Any]:
@@ -82,9 +121,11 @@ class Settings:
             "user_classes": users[self.protocol],
             "protocol": self.protocol,
             "arrival": self.arrival,
-            "requests_per_second": self.requests_per_second,
+            "requests_per_second": self.rate,
+            "stages": ",".join(map(str, self.stages)),
+            "max_in_flight": self.max_in_flight,
             # Locust ends a load by itself whose `loadtest run` was killed.
-            "run_time": f"{round(2 * (self.users / self.spawn_rate + WARM_UP + SILENCE) + self.duration)}s",
+            "run_time": f"{round(2 * (self.users / self.spawn_rate + WARM_UP + SILENCE) + self.seconds)}s",
         }
 
 
@@ -94,8 +135,8 @@ def run_load(
     """Runs one load and returns its statistics (docs of `statistics_of`). The users are stopped in any case.
 
     Raises BadInput when workers are missing or the model can't be reached; CheckFailed when the master goes,
-    a worker goes, no request is answered, or all of them fail. patience: seconds to wait for the workers, and
-    for another load to end; replace_running stops that one instead.
+    a worker goes, no request is answered, all of them fail, or the load test itself was the limit. patience:
+    seconds to wait for the workers, and for another load to end; replace_running stops that one instead.
     """
     wait_for_workers(api, settings.workers, patience, report)
     wait_for_turn(api, replace_running, patience, report)
@@ -103,16 +144,64 @@ def run_load(
     try:
         spawn(api, settings, report)
         warm_up(api, settings, report)
-        api.reset()
-        settle = api.snapshot().time + REPORT
-        first = _wait(api, lambda now: now.time >= settle, SILENCE, "the master's clock stands still")
-        snapshots = measure(api, settings, first, report)
+        snapshots = measure_open(api, settings, report) if settings.open else closed(api, settings, report)
     finally:
         api.stop()
     result = statistics_of(snapshots, settings)
     if not result["total"]["successes"]:
         raise CheckFailed(f"every request failed: {_worst(snapshots[-1])}")
+    _refuse_limit(result)
     return result
+
+
+def _refuse_limit(result: dict[str, Any]) -> None:
+    if limit := result["generator"]["limit"]:
+        raise CheckFailed(f"no numbers, because the load test itself was the limit: {limit}")
+
+
+def closed(api: LocustApi, settings: Settings, report: Report) -> list[Snapshot]:
+    """Snapshots of a closed loop over its measured time."""
+    api.reset()
+    settle = api.snapshot().time + REPORT
+    first = _wait(api, lambda now: now.time >= settle, SILENCE, "the master's clock stands still")
+    if settings.stages:
+        api.begin(settings.seconds)
+    return measure(api, settings, first, report, lambda now: now)
+
+
+def measure_open(api: LocustApi, settings: Settings, report: Report) -> list[Snapshot]:
+    """Snapshots of an open loop: at first, over its measured time, and when all that it asked is answered."""
+    began = api.begin(settings.seconds, list(settings.trace) if settings.trace else None)
+    there = _wait(
+        api,
+        lambda now: (
+            len(now.open_loops) >= settings.workers and all(generator["part"] for generator in now.open_loops)
+        ),
+        SILENCE,
+        "not all workers began",
+    )
+    nothing = dict.fromkeys(there.measured().requests, 0)
+    first = replace(
+        there,
+        time=began,
+        requests=nothing,
+        failures=nothing,
+        response_times={},
+        errors=[],
+        generators=[{**generator, "offered": 0} for generator in there.generators],
+    )
+    snapshots = measure(api, settings, first, report, Snapshot.measured)
+
+    # A generator that is behind would take long to send the rest of what is not to be told anyway.
+    _refuse_limit(statistics_of([*snapshots, snapshots[-1]], settings))
+
+    def answered(now: Snapshot) -> bool:
+        _check_running(now, settings)
+        report("Waiting for answers", 0.0, f"{now.sum('open')} requests")
+        return all(generator["part"] == 2 and not generator["open"] for generator in now.open_loops)
+
+    last = _wait(api, answered, SILENCE, "requests were left without answer or time-out")
+    return [*snapshots, replace(last.measured(), time=began + settings.seconds)]
 
 
 def wait_for_workers(api: LocustApi, expected: int, patience: float, report: Report) -> None:
@@ -168,7 +257,7 @@ def warm_up(api: LocustApi, settings: Settings, report: Report) -> None:
         waited = time.monotonic() - begin
         report("Warming up", min(1.0, waited / WARM_UP), f"{now.answers} answers")
         successes = sum(now.requests.values()) - sum(now.failures.values())
-        if successes >= settings.users and _is_steady(history):
+        if successes >= (1 if settings.open else settings.users) and _is_steady(history):
             return
         if waited > WARM_UP:
             if successes:
@@ -180,16 +269,24 @@ def warm_up(api: LocustApi, settings: Settings, report: Report) -> None:
         time.sleep(POLL)
 
 
-def measure(api: LocustApi, settings: Settings, first: Snapshot, report: Report) -> list[Snapshot]:
-    """Snapshots a second apart over the duration, the first one given."""
+def measure(
+    api: LocustApi,
+    settings: Settings,
+    first: Snapshot,
+    report: Report,
+    view: Callable[[Snapshot], Snapshot],
+) -> list[Snapshot]:
+    """Views of snapshots a second apart over the measured time, the first one given."""
     snapshots = [first]
     heard = time.monotonic()
-    while snapshots[-1].time - first.time < settings.duration:
-        time.sleep(min(POLL, max(0.05, settings.duration - (snapshots[-1].time - first.time))))
-        now = api.snapshot()
+    while snapshots[-1].time - first.time < settings.seconds:
+        time.sleep(min(POLL, max(0.05, settings.seconds - (snapshots[-1].time - first.time))))
+        now = view(api.snapshot())
         _check_running(now, settings)
         if now.answers > snapshots[-1].answers:
             heard = time.monotonic()
+        elif settings.open and not now.sum("open"):
+            heard = time.monotonic()  # a trace, or stages, with nothing to ask for a while
         elif time.monotonic() - heard > SILENCE:
             raise CheckFailed(f"no request was answered in {SILENCE:.0f} s")
         snapshots.append(now)
@@ -199,7 +296,7 @@ def measure(api: LocustApi, settings: Settings, first: Snapshot, report: Report)
             shown += f", p99 {recent['latency']['p99'] * 1000:.0f} ms"
         if recent["failures"]:
             shown += f", {recent['failures']} failed"
-        report("Measuring", (now.time - first.time) / settings.duration, shown)
+        report("Measuring", (now.time - first.time) / settings.seconds, shown)
     return snapshots
 
 
@@ -208,46 +305,95 @@ def statistics_of(snapshots: list[Snapshot], settings: Settings) -> dict[str, An
 
     start, end: unix seconds (the master's clock). total and protocols.NAME: requests, successes, failures,
     requests_per_second (answered with success), latency {p50, p95, p99, mean, max} in seconds, over
-    successful requests. history: the same over steps of 2 s or more. generator: whether the load test itself
-    was the limit.
+    successful requests. history: the same over steps of 2 s or more, and offered_per_second in an open loop.
+
+    In an open loop requests are those that came due in the time, latency counts from when they were due, and
+    requests_per_second has the answers that came within the time: a server that is too slow gives the rest
+    later.
+
+    generator: workers, cpu_percent (of a core, the busiest worker), limit (why the load test itself was the
+    limit, or null) and, of an open loop, offered and sent (requests), offered_per_second, lag {p50, p99, max}
+    (seconds from due to sent), held (requests that waited for a place in flight) and in_flight_most (of one
+    worker, of max_in_flight).
     """
     first, last = snapshots[0], snapshots[-1]
+    steps = snapshots[1:-1] if settings.open else snapshots[1:]  # the last one of an open loop came later
     # A step in which not every user was answered once shows the rhythm of batches, not a rate.
     step, longest = max(2.0, (last.time - first.time) / 100), (last.time - first.time) / 6
     history: list[dict[str, Any]] = []
     begin = first
-    for snapshot in snapshots[1:]:
+    for snapshot in steps:
         span = snapshot.time - begin.time
         telling = snapshot.answers - begin.answers >= settings.users or span >= longest
-        if (span >= step - POLL / 4 and telling) or (snapshot is last and not history):
+        if (span >= step - POLL / 4 and telling) or (snapshot is steps[-1] and not history):
             point = _between(begin, snapshot)
             point["time"] = (begin.time + snapshot.time) / 2
             point["users"] = snapshot.users
             point["protocols"] = {name: _between(begin, snapshot, name) for name in sorted(snapshot.requests)}
+            if settings.open:
+                point["offered_per_second"] = (snapshot.sum("offered") - begin.sum("offered")) / span
             history.append(point)
             begin = snapshot
     total = _between(first, last)
-    cpu = max((worker["cpu"] for snapshot in snapshots[1:] for worker in snapshot.workers), default=0.0)
     before = {(error["protocol"], error["error"]): error["count"] for error in first.errors}
     failures = [
         {**error, "count": error["count"] - before.get((error["protocol"], error["error"]), 0)}
         for error in last.errors
     ]
+    protocols = {name: _between(first, last, name) for name in sorted(last.requests)}
+    if last.answered is not None:
+        for name, part in protocols.items():
+            part["requests_per_second"] = last.answered[name] / (last.time - first.time)
+        total["requests_per_second"] = sum(part["requests_per_second"] for part in protocols.values())
+    written = {key: value for key, value in asdict(settings).items() if key != "trace"}
     return {
         "start": first.time,
         "end": last.time,
-        "settings": asdict(settings),
+        "settings": written | {"duration": settings.seconds, "requests_per_second": settings.rate},
         "total": total,
-        "protocols": {name: _between(first, last, name) for name in sorted(last.requests)},
+        "protocols": protocols,
         "failures": sorted((f for f in failures if f["count"] > 0), key=lambda failure: -failure["count"]),
         "history": history,
-        "generator": {
-            "workers": last.connected,
-            "cpu_percent": cpu,
-            "saturated": cpu >= SATURATED,
-            "offered_per_second": settings.requests_per_second if settings.arrival == "constant" else None,
-        },
+        "generator": _generator(first, steps[-1], last, settings, total["latency"]["p99"]),
     }
+
+
+def _generator(
+    first: Snapshot, steady: Snapshot, last: Snapshot, settings: Settings, p99: float | None
+) -> dict[str, Any]:
+    """What statistics_of says of the generator; steady is the last snapshot under load."""
+    before = {generator.get("id"): generator for generator in first.generators}
+    shares = [0.0]
+    for generator in steady.generators:
+        earlier = before.get(generator.get("id"), {"seconds": 0, "cpu_seconds": 0})
+        if (span := generator["seconds"] - earlier["seconds"]) > 0:
+            shares.append((generator["cpu_seconds"] - earlier["cpu_seconds"]) / span * 100)
+    found: dict[str, Any] = {"workers": last.connected, "cpu_percent": max(shares)}
+    limit = None
+    if found["cpu_percent"] >= SATURATED:
+        limit = f"a worker used {found['cpu_percent']:.0f} % of a core; give it more workers"
+    found |= {"offered_per_second": None}
+    if settings.open:
+        lag = last.lag
+        late = _seconds(percentile(lag, 0.99))
+        found |= {
+            "offered": last.sum("offered"),
+            "sent": last.sum("sent"),
+            "offered_per_second": last.sum("offered") / (last.time - first.time),
+            "lag": {
+                "p50": _seconds(percentile(lag, 0.5)),
+                "p99": late,
+                "max": _seconds(max(lag, default=None)),
+            },
+            "held": last.sum("held"),
+            "in_flight_most": max((loop["in_flight_most"] for loop in last.open_loops), default=0),
+        }
+        if limit is None and late is not None and late > max(LAG_FLOOR, LAG_SHARE * (p99 or 0)):
+            limit = (
+                f"1 in 100 requests left {late * 1000:.3g} ms late or more, where the server's p99 is "
+                f"{(p99 or 0) * 1000:.3g} ms; give it more workers, or processors of its own"
+            )
+    return found | {"limit": limit}
 
 
 def _between(earlier: Snapshot, later: Snapshot, protocol: str | None = None) -> dict[str, Any]:
@@ -293,11 +439,16 @@ def _is_steady(history: list[tuple[float, int]]) -> bool:
 
 def _check_running(now: Snapshot, settings: Settings) -> None:
     if now.problems:
-        raise BadInput(now.problems[0])
+        raise _problem(now)
     if now.connected < settings.workers:
         raise CheckFailed(f"a load-test worker is gone: {now.connected} of {settings.workers} are left")
     if now.state not in ("running", "spawning"):
         raise CheckFailed(f"the load was stopped by someone else (Locust is {now.state})")
+
+
+def _problem(now: Snapshot) -> Exception:
+    (first, *_) = now.problems
+    return CheckFailed(first) if first.startswith(ENDED) else BadInput(first)
 
 
 def _worst(now: Snapshot) -> str:
@@ -310,7 +461,7 @@ def _wait(api: LocustApi, condition: Callable[[Snapshot], bool], patience: float
     while True:
         now = api.snapshot()
         if now.problems and now.state != "ready":
-            raise BadInput(now.problems[0])
+            raise _problem(now)
         if condition(now):
             return now
         if time.monotonic() > deadline:

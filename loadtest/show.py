@@ -67,19 +67,36 @@ def warnings(result: dict[str, Any]) -> None:
         console.print(
             f"{failure['count']} failed over {failure['protocol']}: {failure['error']}", markup=False
         )
-    generator, total = result["generator"], result["total"]
-    if generator["saturated"]:
-        console.print(
-            f"A worker used {generator['cpu_percent']:.0f} % of a core: the load test may be the limit, "
-            "not the server. Give it more workers (loadtest.workers)."
-        )
+    generator, total, settings = result["generator"], result["total"], result["settings"]
     offered = generator["offered_per_second"]
-    if offered and total["requests_per_second"] < 0.95 * offered:
-        answered = total["requests_per_second"]
+    if not offered:
+        return
+    if generator["held"]:
         console.print(
-            f"Offered {offered:g} requests/s, answered {answered:.1f}: the server is slower than the rate, "
-            "and latencies are those of all users waiting."
+            f"{generator['held']} of {generator['offered']} requests waited for one of the "
+            f"{settings['max_in_flight']} places in flight that a worker has (loadtest.maxInFlight): their "
+            "latency counts that, but the server never had more at once."
         )
+    if total["requests_per_second"] < 0.95 * offered:
+        console.print(
+            f"Offered {offered:.1f} requests/s, answered {total['requests_per_second']:.1f}: the server is "
+            "slower than the rate or refuses some of it, and latencies grow for as long as it lasts."
+        )
+
+
+def offered(result: dict[str, Any]) -> None:
+    """One line: what was asked for against what was sent and answered, and how late the generator was."""
+    generator, total = result["generator"], result["total"]
+    cpu = f"the busiest worker used {generator['cpu_percent']:.0f} % of a core"
+    if not generator["offered_per_second"]:
+        print(f"Closed loop of {result['settings']['users']} users; {cpu}")
+        return
+    late = ", ".join(f"{_milliseconds(generator['lag'][key])} ({key})" for key in ("p50", "p99", "max"))
+    print(
+        f"Offered {generator['offered_per_second']:.1f} requests/s ({result['settings']['arrival']}), sent "
+        f"{generator['sent']} of {generator['offered']}, answered {total['requests_per_second']:.1f}/s; "
+        f"sent late by {late}; at most {generator['in_flight_most']} in flight a worker; {cpu}"
+    )
 
 
 def write_json(path: Path, result: dict[str, Any]) -> None:
@@ -93,4 +110,6 @@ def write_json(path: Path, result: dict[str, Any]) -> None:
 
 
 def _milliseconds(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{seconds * 1000:.0f} ms"
+    if seconds is None:
+        return "-"
+    return f"{seconds * 1000:.0f} ms" if seconds >= 0.01 else f"{seconds * 1000:.2g} ms"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 Histogram = Mapping[float, int]  # response time in milliseconds -> how many
 
@@ -50,3 +51,35 @@ def percentile(histogram: Histogram, fraction: float) -> float | None:
 def mean(histogram: Histogram) -> float | None:
     total = sum(histogram.values())
     return sum(key * count for key, count in histogram.items()) / total if total else None
+
+
+def add_statistics(
+    stats: Any, protocol: str, model: str, times: Mapping[str, Histogram], errors: Mapping[str, int]
+) -> None:
+    """Adds many requests to Locust's RequestStats: histograms by outcome, how often each error came."""
+    import time
+
+    from locust.stats import StatsEntry, StatsError
+
+    count = sum(sum(histogram.values()) for histogram in times.values())
+    if not count:
+        return
+    successes = times.get("success", {})
+    failures = count - sum(successes.values())
+    now = time.time()
+    added = StatsEntry(stats, model, protocol)
+    added.num_requests, added.num_failures = count, failures
+    added.num_none_requests = failures  # a failure has no latency
+    added.total_response_time = sum(value * number for value, number in successes.items())
+    added.min_response_time, added.max_response_time = min(successes, default=None), max(successes, default=0)
+    added.last_request_timestamp = now
+    added.num_reqs_per_sec, added.num_fail_per_sec = {int(now): count}, {int(now): failures}
+    added.response_times = successes
+    stats.get(model, protocol).extend(added)
+    stats.total.extend(added)
+    for error, number in errors.items():
+        known = stats.errors.setdefault(
+            StatsError.create_key(protocol, model, error), StatsError(protocol, model, error, first_seen=now)
+        )
+        known.occurrences += number
+        known.last_seen = now

@@ -198,8 +198,8 @@ def _from_load(load: Mapping[str, Any], percentiles: list[str]) -> dict[str, Mea
     asked, answered = total["requests"], total["successes"]
     offered = (load.get("generator") or {}).get("offered_per_second")
     note = f"{offered:g}/s offered" if offered else f"{load['settings']['users']} users, closed loop"
-    if (load.get("generator") or {}).get("saturated"):
-        note += "; the load test itself was at its limit"
+    if held := (load.get("generator") or {}).get("held"):
+        note += f"; {held} requests waited for a place in flight"
     found = {
         "availability": Measured(answered / asked, "") if asked else Measured(None, "no request was sent"),
         "throughput": Measured(total["requests_per_second"], note)

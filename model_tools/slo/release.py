@@ -77,9 +77,9 @@ def _facts(release: Release, prometheus: Prometheus, load: dict[str, Any] | None
     }
     if load:
         settings = load["settings"]
-        arrival = (
-            f"{settings['requests_per_second']:g}/s" if settings["arrival"] == "constant" else "closed loop"
-        )
+        arrival = "closed loop"
+        if settings["arrival"] != "closed":
+            arrival = f"{settings['requests_per_second']:g}/s {settings['arrival']}"
         facts["Load"] = f"{settings['users']} users, {settings['protocol']}, {arrival}"
     facts["Triton"] = _version(lambda: _triton(release))
     kubernetes = _version(lambda: _kubernetes(release.context))

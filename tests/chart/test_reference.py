@@ -61,6 +61,7 @@ CONTEXTS: dict[str, dict[str, Any]] = {
 CANDIDATES: tuple[Any, ...] = (
     False, True, 0.1, 0.15, 3, 30, "another", "/another", "s3://another/model", "7d", "7s",
     "sha256:" + "a" * 64, "example.com/another", [3], [{"key": "another"}], [{"maxSize": 3}],
+    [{"seconds": 3, "target": 3}],
     {"another": {"version": 3}}, {"cpu": "3"},
     {"another": "yes"}, "3Gi", "50%", "another.example.com", ["another"], ["198.51.100.0/24"],
 )  # fmt: skip

@@ -223,6 +223,14 @@ def test_a_value_out_of_range_is_named(key: str, value: Any) -> None:
             {"loadtest": {"arrival": "constant", "requestsPerSecond": 0}},
             "loadtest.requestsPerSecond: loadtest.arrival constant needs a rate above 0.",
         ),
+        (
+            {"loadtest": {"arrival": "poisson", "requestsPerSecond": 0}},
+            "loadtest.requestsPerSecond: loadtest.arrival poisson needs a rate above 0.",
+        ),
+        (
+            {"loadtest": {"stages": [{"seconds": 0, "target": 9}]}},
+            "loadtest.stages: at least one stage must take more than 0 seconds.",
+        ),
         ({"loadtest": {"protocol": "both", "users": 1}}, "loadtest.users: loadtest.protocol both needs"),
         ({"monitoring": {"podMonitor": {"enabled": False}}}, "monitoring.rules.enabled: the rules need"),
         ({"autoscaling": {"kind": "keda"}}, "autoscaling.requestsPerSecond: autoscaling.kind keda needs"),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+from model_tools.values import Values
 
 MODEL = "colours"
 PICTURE = (64, 64, 3)
@@ -30,6 +33,25 @@ def onnx_model(seed: int = 0) -> bytes:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
+
+
+def repository(folder: Path, values: Values, **changes: Any) -> Path:
+    """A model repository of MODEL in the folder; values are `model.*`, of which changes replace some."""
+    from model_tools.config import ModelConfig
+    from model_tools.values import merge
+
+    own = {
+        "name": MODEL,
+        "input": {"name": "image", "dataType": "UINT8", "shape": list(PICTURE)},
+        "output": {"name": "probabilities", "dataType": "FP32", "shape": [10]},
+        "warmup": {"data": "random"},
+    }
+    config = ModelConfig.from_values(merge(values, merge(own, changes)))
+    version = folder / MODEL / str(config.version)
+    version.mkdir(parents=True)
+    (version / config.filename).write_bytes(onnx_model())
+    (folder / MODEL / "config.pbtxt").write_text(config.to_text())
+    return folder
 
 
 def write_model(folder: Path, seed: int = 0) -> Path:

@@ -11,32 +11,30 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import colours
 import processes
 import pytest
 import requests
-from colours import MODEL, onnx_model
-from processes import answers, free_ports, loadtest, running
+from colours import MODEL
+from locusts import Load, locust
+from processes import loadtest
 
 from grafana import loadtest as loadtest_dashboard
 from grafana import metrics
 from grafana import triton as triton_dashboard
 from grafana.check import check
 from grafana.variables import Window
-from loadtest.api import LocustApi
 from loadtest.clients import GrpcClient
 from loadtest.payloads import ModelInterface
 from loadtest.run import Settings, run_load, spawn
-from model_tools.config import ModelConfig
 from model_tools.console import BadInput, CheckFailed
 from model_tools.serve import LocalTriton
 from model_tools.slo.measure import Measurement, Source, measure, read_load
 from model_tools.slo.prometheus import NoData, Prometheus, StaleData
-from model_tools.values import Values, merge
+from model_tools.values import Values
 
 ROOT = Path(__file__).parents[2]
 LOCUST = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py")]
@@ -55,20 +53,7 @@ PERCENTILES = ["p50", "p95", "p99"]
 
 @pytest.fixture(scope="module")
 def repository(local_model: Values, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model repository of MODEL: pictures of 64x64 pixels in, a distribution over 10 classes out."""
-    folder = tmp_path_factory.mktemp("repository")
-    values = {
-        "name": MODEL,
-        "input": {"name": "image", "dataType": "UINT8", "shape": [64, 64, 3]},
-        "output": {"name": "probabilities", "dataType": "FP32", "shape": [10]},
-        "warmup": {"data": "random"},
-    }
-    config = ModelConfig.from_values(merge(local_model, values))
-    version = folder / MODEL / str(config.version)
-    version.mkdir(parents=True)
-    (version / config.filename).write_bytes(onnx_model())
-    (folder / MODEL / "config.pbtxt").write_text(config.to_text())
-    return folder
+    return colours.repository(tmp_path_factory.mktemp("repository"), local_model)
 
 
 @pytest.fixture(scope="module")
@@ -79,45 +64,6 @@ def triton(repository: Path) -> Iterator[LocalTriton]:
             yield triton
     finally:
         print("\n".join(log))  # pytest shows it with a failure
-
-
-@dataclass(frozen=True)
-class Load:
-    """A Locust master with one worker on a Triton."""
-
-    master: str
-    metrics: str
-    processes: dict[str, subprocess.Popen[bytes]]
-
-    @property
-    def api(self) -> LocustApi:
-        return LocustApi(requests.Session(), self.master, gone_after=2)
-
-
-@contextmanager
-def locust(triton: LocalTriton, folder: Path) -> Iterator[Load]:
-    web, workers, metrics = free_ports(3)
-    target = ["--grpc-url", triton.grpc, "--http-url", triton.http, "--model", MODEL]
-    master = [
-        "--web-host", "127.0.0.1", "--web-port", str(web),
-        "--master-bind-host", "127.0.0.1", "--master-bind-port", str(workers),
-    ]  # fmt: skip
-    worker = ["--master-host", "127.0.0.1", "--master-port", str(workers), "--metrics-port", str(metrics)]
-    with ExitStack() as stack:
-        processes = {
-            # The worker answers once it is connected, so nobody has to wait for the master as well.
-            "master": stack.enter_context(
-                running(loadtest("master", *master, *target), lambda: True, folder / "master.log")
-            ),
-            "worker": stack.enter_context(
-                running(
-                    loadtest("worker", *worker, *target),
-                    answers(f"http://127.0.0.1:{metrics}/metrics"),
-                    folder / "worker.log",
-                )
-            ),
-        }
-        yield Load(f"http://127.0.0.1:{web}", f"127.0.0.1:{metrics}", processes)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadtest.api import Snapshot
+from loadtest.arrivals import Stage
 from loadtest.run import Settings, _is_steady, statistics_of
 from loadtest.statistics import bucket, difference, percentile
 from model_tools.console import BadInput
@@ -53,6 +55,7 @@ def snapshot(
         failures={"grpc": failed, "http": 0},
         response_times={"grpc": grpc, "http": http},
         errors=[{"protocol": "grpc", "error": "UNAVAILABLE: full", "count": failed}] if failed else [],
+        generators=[{"id": "w", "seconds": 100 + second, "cpu_seconds": 20 + cpu / 100 * second}],
     )
 
 
@@ -73,7 +76,65 @@ def test_statistics_are_of_the_window_alone() -> None:
     assert result["failures"] == [{"protocol": "grpc", "error": "UNAVAILABLE: full", "count": 2}]
     assert [point["time"] for point in result["history"]] == [1001, 1003]
     assert sum(point["requests"] for point in result["history"]) == total["requests"]
-    assert result["generator"]["saturated"] is True
+    assert result["generator"]["cpu_percent"] == pytest.approx(95)
+    assert "a worker used 95 % of a core" in result["generator"]["limit"]
+
+
+def test_a_worker_with_processor_to_spare_is_no_limit() -> None:
+    first, last = (snapshot(second, {10.0: 100 + second}, {}, cpu=50) for second in (0, 4))
+    assert statistics_of([first, last], SETTINGS)["generator"]["limit"] is None
+
+
+OPEN = Settings(
+    users=4, spawn_rate=4, duration=4, protocol="grpc", arrival="poisson", requests_per_second=50, workers=1
+)
+
+
+def opened(second: float, lag: dict[str, int], times: dict[str, int], answers: int, held: int = 0) -> Any:
+    """What a worker of an open loop reports of 50 requests a second."""
+    generator = {
+        "id": "w",
+        "seconds": 100 + second,
+        "cpu_seconds": 20 + second / 10,
+        "part": 1,
+        "offered": 50 * second,
+        "sent": 50 * second,
+        "held": held,
+        "open": 0,
+        "in_flight_most": 7,
+        "lag": lag,
+        "protocols": {"grpc": {"times": {"success": times}, "errors": {}, "answers": answers}},
+    }
+    return replace(snapshot(second, {1.0: 999}, {}), generators=[generator]).measured()
+
+
+def test_an_open_loop_counts_what_was_due_and_rates_what_was_answered_in_time() -> None:
+    first, middle = opened(0, {}, {}, 0), opened(4, {"0.1": 200}, {"20.0": 150}, 150)
+    last = replace(opened(4, {"0.1": 200}, {"20.0": 150, "900.0": 50}, 150), time=1004)
+    result = statistics_of([first, middle, last], OPEN)
+    assert result["total"]["requests"] == 200, "those answered later are counted too"
+    assert result["total"]["requests_per_second"] == pytest.approx(150 / 4), "but not as its rate"
+    assert result["total"]["latency"]["p99"] == pytest.approx(0.9)
+    generator = result["generator"]
+    assert generator["offered_per_second"] == pytest.approx(50)
+    assert generator["lag"]["p99"] == pytest.approx(0.0001)
+    assert generator["limit"] is None
+    assert result["history"][0]["offered_per_second"] == pytest.approx(50)
+
+
+@pytest.mark.parametrize(
+    ("lag", "latency", "limited"),
+    [(4, 1, False), (6, 20, True), (6, 100, False), (40, 1000, False), (200, 1000, True)],
+)
+def test_requests_that_left_late_are_a_limit_beside_the_servers_latency(
+    lag: int, latency: int, limited: bool
+) -> None:
+    first = opened(0, {}, {}, 0)
+    last = opened(4, {str(lag): 200}, {str(latency): 200}, 200)
+    limit = statistics_of([first, last, last], OPEN)["generator"]["limit"]
+    assert (limit is not None) is limited
+    if limit:
+        assert f"left {lag} ms late" in limit
 
 
 def test_a_rate_is_steady_when_two_spans_are_alike() -> None:
@@ -91,8 +152,14 @@ def test_a_rate_is_steady_when_two_spans_are_alike() -> None:
         ({"duration": 0}, "duration"),
         ({"spawn_rate": -1}, "spawn rate"),
         ({"protocol": "udp"}, "udp"),
-        ({"arrival": "poisson"}, "poisson"),
+        ({"arrival": "random"}, "random"),
         ({"arrival": "constant"}, "requests per second"),
+        ({"arrival": "poisson"}, "requests per second"),
+        ({"arrival": "replay"}, "--trace"),
+        ({"trace": (0.0, 1.0)}, "--trace"),
+        ({"arrival": "replay", "trace": (0.0, 1.0), "stages": (Stage(1, 1),)}, "its own shape"),
+        ({"stages": (Stage(0, 5),)}, "some time"),
+        ({"max_in_flight": 0}, "in flight"),
         ({"users": 1}, "two users"),
     ],
 )

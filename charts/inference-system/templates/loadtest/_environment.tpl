@@ -24,6 +24,13 @@ volumes:
 {{- end -}}
 {{- end -}}
 
+{{/* Returns the stages of the load test as SECONDS:TARGET,... */}}
+{{- define "inference-system.loadtestStages" -}}
+{{- range $index, $stage := .Values.loadtest.stages -}}
+{{- if $index }},{{ end }}{{ $stage.seconds }}:{{ $stage.target }}
+{{- end -}}
+{{- end -}}
+
 {{/* Returns the environment of Locust's master and of its workers, which must agree. */}}
 {{- define "inference-system.loadtestEnvironment" -}}
 - name: LOADTEST_GRPC_URL
@@ -37,5 +44,9 @@ volumes:
 - name: LOADTEST_ARRIVAL
   value: {{ .Values.loadtest.arrival }}
 - name: LOADTEST_REQUESTS_PER_SECOND
-  value: {{ ternary .Values.loadtest.requestsPerSecond 0 (eq .Values.loadtest.arrival "constant") | quote }}
+  value: {{ ternary 0 .Values.loadtest.requestsPerSecond (eq .Values.loadtest.arrival "closed") | quote }}
+- name: LOADTEST_STAGES
+  value: {{ include "inference-system.loadtestStages" . | quote }}
+- name: LOADTEST_MAX_IN_FLIGHT
+  value: {{ int .Values.loadtest.maxInFlight | quote }}
 {{- end -}}

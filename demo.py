@@ -98,13 +98,15 @@ class Target:
         ]
         if self.kubeconfig:
             return [*images, self.install(("model image", "chart"))]
+        keda = ["--with", "keda"] if test_cluster else []
         cluster = [
-            Step("programs", [BIN / "cluster", "build"]),
+            Step("programs", [BIN / "cluster", "build", *keda]),
             Step("cluster", [BIN / "cluster", "up", "--images", IMAGES], ("programs", "model image")),
         ]
         if test_cluster:
             tests = self.reach(*pytest(CLUSTER_TESTS, *marks))
             cluster.append(Step("cluster tests", tests, ("cluster",)))
+            cluster.append(Step("keda", [BIN / "cluster", "add", "keda"], ("cluster tests",)))
         return [*images, *cluster, self.install((cluster[-1].name, "chart"))]
 
     def install(self, needs: tuple[str, ...]) -> Step:

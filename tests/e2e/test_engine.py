@@ -53,7 +53,7 @@ def installed(
 
 def install(there: Helm, chart: Path, release: Release, helm: Helm, folder: Path) -> None:
     """As the release under test, but two pods that take none of its GPUs, and a claim of their own."""
-    cache = {"type": "pvc", "pvc": {"claimName": "", "size": "1Gi"}}
+    cache = {"type": "pvc", "pvc": {"claimName": "", "accessMode": "ReadWriteOnce", "size": "1Gi"}}
     changes: dict[str, Any] = {
         "engine": {"enabled": True, "cache": cache},
         "triton": {"replicas": 2},

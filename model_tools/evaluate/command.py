@@ -13,12 +13,12 @@ import click
 from model_tools.bundle import Bundle
 from model_tools.console import BadInput, CheckFailed
 from model_tools.evaluate import verdict
+from model_tools.evaluate.runtimes import BATCH, RUNTIMES
 
 if TYPE_CHECKING:
     from model_tools.progress import Steps
 
 DROP = 0.5  # points of top-1
-BATCH = 16
 TYPES = {"UINT8": "uint8", "FP32": "float32"}
 
 
@@ -49,7 +49,7 @@ class Answers:
 @click.option("--reference", metavar="MODEL_DIR", type=click.Path(path_type=Path),
               help="The FP32 model it was quantized from.  [default: an FP32 MODEL_DIR itself]")  # fmt: skip
 @click.option("--runtime", default="onnxruntime", show_default=True,
-              type=click.Choice(["onnxruntime", "openvino"]), help="What runs both.")  # fmt: skip
+              type=click.Choice(RUNTIMES), help="What runs both; tensorrt by engines.")  # fmt: skip
 @click.option("--compute", default="fp32", show_default=True, type=click.Choice(["fp32", "bf16"]),
               help="What OpenVINO computes FP32 tensors of MODEL_DIR in.")  # fmt: skip
 @click.option("--max-top1-drop", default=DROP, show_default=True, metavar="POINTS",
@@ -213,7 +213,8 @@ def _answers(subject: Subject, dataset: str, pictures: int | None, first_label: 
     bundle = subject.bundle
     model = onnx.load(str(bundle.model))
     asked = head.tap(model) if dataset == "digits" else bundle.output.name
-    loaded = runtimes.load(model.SerializeToString(), [asked], subject.runtime, subject.precision)
+    graph = bundle.metadata.get("precision", "fp32")
+    loaded = runtimes.load(model.SerializeToString(), [asked], subject.runtime, subject.precision, graph)
     values, labels = [], []
     done = 0
     for batch in batches(dataset, bundle.input.shape, BATCH, pictures, "--dataset", first_label):

@@ -1,14 +1,18 @@
-"""Running an ONNX model on this processor, with what the processor can do and not what is hoped of it."""
+"""Running an ONNX model here, with what this processor or GPU can do and not what is hoped of it."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from model_tools.bundle import MODEL
 from model_tools.console import BadInput
 
-RUNTIMES = ("onnxruntime", "openvino")
+RUNTIMES = ("onnxruntime", "openvino", "tensorrt")
+BATCH = 16  # pictures at a time, at most
 
 
 @dataclass(frozen=True)
@@ -26,16 +30,21 @@ class Loaded:
     note: str = ""
 
 
-def load(model: bytes, outputs: list[str], runtime: str, precision: str = "fp32") -> Loaded:
-    """Compiles an ONNX model. `precision` is fp32 or bf16, and bf16 is OpenVINO's alone.
+def load(
+    model: bytes, outputs: list[str], runtime: str, precision: str = "fp32", graph: str = "fp32"
+) -> Loaded:
+    """Compiles an ONNX model. `precision` is fp32 or bf16, and bf16 is OpenVINO's alone; `graph` is what the
+    model itself is in, which TensorRT asks.
 
     Raises BadInput where the runtime is not installed, can't run the model, or does not know the precision.
     """
+    if runtime == "tensorrt" and precision == "fp32":
+        return _tensorrt(model, outputs, graph)
     if runtime == "openvino":
         return _openvino(model, outputs, precision)
     if precision != "fp32":
         raise BadInput(
-            f"--compute: ONNX Runtime computes FP32 graphs in FP32; {precision} needs --runtime openvino"
+            f"--compute: {runtime} computes FP32 graphs in FP32; {precision} needs --runtime openvino"
         )
     return _onnxruntime(model, outputs)
 
@@ -84,6 +93,75 @@ def _openvino(model: bytes, outputs: list[str], precision: str) -> Loaded:
         return [answers[port] for port in ports]
 
     return Loaded(run, openvino.__version__.split("-")[0], computes, note)
+
+
+def _tensorrt(model: bytes, outputs: list[str], graph: str) -> Loaded:
+    """Through an engine, as Triton would run it: fused, quantized and rounded by TensorRT's own kernels."""
+    from model_tools.engine.builders import builder
+    from model_tools.engine.key import Limits
+
+    maker = builder("tensorrt")
+    with tempfile.TemporaryDirectory(prefix="inference-system-") as folder:
+        source, plan = Path(folder) / MODEL, Path(folder) / maker.filename
+        source.write_bytes(model)
+        maker.build(source, Limits(graph, BATCH, (BATCH,)), plan)
+        run = engine(plan)
+    return Loaded(lambda batch: [run(batch)[name] for name in outputs], maker.version(), graph)
+
+
+def engine(plan: Path) -> Callable[[Any], dict[str, Any]]:
+    """A function from a batch for the plan's one input to all its outputs by name. Raises BadInput."""
+    import ctypes
+
+    import numpy as np
+
+    from model_tools.engine import trt
+    from model_tools.engine.cuda import Cuda
+
+    cuda = Cuda()
+    cuda.activate()
+    module = trt.load()
+    loaded = trt.deserialize(module, plan)
+    context = loaded.create_execution_context()
+    stream = cuda.stream()
+    names = [loaded.get_tensor_name(index) for index in range(loaded.num_io_tensors)]
+    inputs = [name for name in names if loaded.get_tensor_mode(name) == module.TensorIOMode.INPUT]
+
+    def run(batch: Any) -> dict[str, Any]:
+        batch = np.ascontiguousarray(batch)
+        context.set_input_shape(inputs[0], batch.shape)
+        arrays = {
+            name: batch
+            if name in inputs
+            else np.empty(tuple(context.get_tensor_shape(name)), module.nptype(loaded.get_tensor_dtype(name)))
+            for name in names
+        }
+        places = {
+            name: (cuda.allocate(array.nbytes), cuda.allocate_host(array.nbytes), array)
+            for name, array in arrays.items()
+        }
+        try:
+            for name, (device, host, array) in places.items():
+                context.set_tensor_address(name, device)
+                if name in inputs:
+                    ctypes.memmove(host, array.ctypes.data, array.nbytes)
+                    cuda.copy(device, host, array.nbytes, stream)
+            if not context.execute_async_v3(stream):
+                raise BadInput(f"{plan}: TensorRT can't run a batch of {list(batch.shape)}")
+            for name, (device, host, array) in places.items():
+                if name not in inputs:
+                    cuda.copy(host, device, array.nbytes, stream)
+            cuda.synchronize_stream(stream)
+            for name, (_, host, array) in places.items():
+                if name not in inputs:
+                    ctypes.memmove(array.ctypes.data, host, array.nbytes)
+        finally:
+            for device, host, _ in places.values():
+                cuda.free(device)
+                cuda.free_host(host)
+        return {name: array for name, array in arrays.items() if name not in inputs}
+
+    return run
 
 
 def choose(precision: str, capabilities: list[str]) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -67,32 +68,9 @@ def entry(cache: Path) -> Path:
 
 def infer(plan: Path, pixels: np.ndarray) -> np.ndarray:
     """Probabilities [N, classes] for pictures [N, height, width, 3]."""
-    from model_tools.engine import trt
-    from model_tools.engine.cuda import Cuda
+    from model_tools.evaluate.runtimes import engine
 
-    cuda = Cuda()
-    cuda.activate()
-    engine = trt.deserialize(trt.load(), plan)
-    context = engine.create_execution_context()
-    given, wanted = (engine.get_tensor_name(index) for index in range(2))
-    context.set_input_shape(given, pixels.shape)
-    rows = np.empty(tuple(context.get_tensor_shape(wanted)), np.float32)
-    stream = cuda.stream()
-    places = {}
-    for name, array in ((given, pixels), (wanted, rows)):
-        places[name] = (cuda.allocate(array.nbytes), cuda.allocate_host(array.nbytes), array.nbytes)
-        context.set_tensor_address(name, places[name][0])
-    device, host, size = places[given]
-    ctypes.memmove(host, pixels.ctypes.data, size)
-    cuda.copy(device, host, size, stream)
-    assert context.execute_async_v3(stream)
-    device, host, size = places[wanted]
-    cuda.copy(host, device, size, stream)
-    cuda.synchronize_stream(stream)
-    ctypes.memmove(rows.ctypes.data, host, size)
-    for device, host, _ in places.values():
-        cuda.free(device)
-        cuda.free_host(host)
+    (rows,) = engine(plan)(pixels).values()
     return rows
 
 
@@ -208,3 +186,15 @@ def test_a_batch_that_the_plan_does_not_take_is_one_line_and_status_2(cache: Pat
     built(build(cache, tmp_path, "fp32", 4))
     done = model_tools("engine", "bench", tmp_path / "model.plan", "--batch", 5)
     assert (done.returncode, done.stderr) == (2, "model-tools: --batch: is 5, and the plan takes 1 to 4\n")
+
+
+def test_an_engine_is_evaluated_as_triton_would_run_it(tmp_path: Path) -> None:
+    """The FP32 engine and ONNX Runtime agree on what pictures show; 40 of the digits."""
+    found = {}
+    for runtime in ("tensorrt", "onnxruntime"):
+        copied = shutil.copytree(MODEL, tmp_path / runtime)
+        done = model_tools("evaluate", copied, "--runtime", runtime, "--pictures", 40, "--json")
+        assert done.returncode == 0, done.stderr
+        found[runtime] = json.loads(done.stdout)
+    assert found["tensorrt"]["runtime_version"].startswith("10.")
+    assert found["tensorrt"]["top1"] == pytest.approx(found["onnxruntime"]["top1"], abs=2.5)

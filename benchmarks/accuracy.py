@@ -1,6 +1,6 @@
 """What FP16 and INT8 cost networks that were trained: top-1 on 1,000 handwritten digits that no training saw.
 
-    python -m benchmarks.accuracy --trained FOLDER --output build/accuracy
+    python -m benchmarks.accuracy --trained FOLDER --output build/accuracy [--runtime tensorrt]
 
 FOLDER is what benchmarks/gpu/train.py wrote. Each network goes through a user's own commands: export,
 quantize (calibrated on 256 of the pictures that it was trained on), evaluate. Prints a table; all of it is in
@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("build/accuracy"))
     parser.add_argument("--model", choices=MODELS, nargs="+", default=list(MODELS))
     parser.add_argument("--settle", choices=MODELS, nargs="*", default=[])
+    parser.add_argument("--export-only", action="store_true")
     parser.add_argument("--runtime", default="onnxruntime")
     arguments = parser.parse_args()
     output: Path = arguments.output
@@ -64,13 +65,16 @@ def main() -> None:
 
     rows = []
     for name in arguments.model:
-        source = output / f"{name}.keras"
-        network = load(name, arguments.trained)
-        if name in arguments.settle:
-            settle(network, name, pixels[trained[:CALIBRATION]])
-        network.save(source)
         fp32 = output / f"{name}-fp32"
-        model_tools("export", "--model", source, "--preprocessing", MODELS[name][1], "--output", fp32)
+        if not fp32.is_dir():  # a GPU host gets those that were exported elsewhere: it has no TensorFlow
+            source = output / f"{name}.keras"
+            network = load(name, arguments.trained)
+            if name in arguments.settle:
+                settle(network, name, pixels[trained[:CALIBRATION]])
+            network.save(source)
+            model_tools("export", "--model", source, "--preprocessing", MODELS[name][1], "--output", fp32)
+        if arguments.export_only:
+            continue
         variants = [("fp16", "", [])]
         variants += [
             ("int8", method, ["--calibration", output / "calibration.npz", "--method", method])

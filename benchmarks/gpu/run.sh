@@ -10,12 +10,13 @@
 #          triton  the FP16 engine behind Triton: single requests, and batches in shared memory
 #          ladder  every precision, batch size, number of instances and kind of copies
 #          method  this project's way of driving engines beside trtexec's
+#          accuracy  what FP16 and INT8 cost trained networks, by their engines; FOLDER/accuracy has NAME-fp32 of each
 #          tests   tests/gpu
 #
 # A stage goes on where it was stopped. Each may take SECONDS (540) and then ends, so that what it measured comes
 # back. python3 needs numpy, onnx and onnxruntime beside what FOLDER/site has.
 set -uo pipefail
-[ $# -ge 3 ] || { sed -n 's/^# \{0,1\}//p' "$0" | sed -n 2,17p >&2; exit 2; }
+[ $# -ge 3 ] || { sed -n 's/^# \{0,1\}//p' "$0" | sed -n 2,18p >&2; exit 2; }
 folder=$(realpath "$1") results=$(realpath -m "$2")
 shift 2
 cd "$(dirname "$0")/../.."
@@ -48,6 +49,10 @@ for stage in "$@"; do
     method)
         engines --output "$folder/results/method.json" --rungs fp16 --batches 1 64 256 --instances 1 2 \
             --methods ahead trtexec --seconds 2 ;;
+    accuracy)
+        limited python3 -m benchmarks.accuracy --trained "$folder/trained" --output "$folder/accuracy" \
+            --runtime tensorrt 2>&1 | tee "$folder/results/accuracy.log"
+        cp "$folder/accuracy/accuracy.json" "$folder/results/accuracy.json" ;;
     tests)
         MODEL=$folder/models/fp32 limited python3 -m pytest -p no:cacheprovider \
             --override-ini "addopts=-ra" -m gpu tests/gpu 2>&1 | tee "$folder/results/tests.log" ;;

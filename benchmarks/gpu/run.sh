@@ -10,7 +10,7 @@
 #          triton  the FP16 engine behind Triton: single requests, and batches in shared memory
 #          ladder  every precision, batch size, number of instances and kind of copies
 #          method  this project's way of driving engines beside trtexec's
-#          accuracy  what FP16 and INT8 cost trained networks, by their engines; FOLDER/accuracy has NAME-fp32 of each
+#          accuracy what FP16 and INT8 cost trained networks, by their engines (FOLDER/accuracy/NAME-fp32)
 #          tests   tests/gpu
 #
 # A stage goes on where it was stopped. Each may take SECONDS (540) and then ends, so that what it measured comes

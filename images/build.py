@@ -43,11 +43,15 @@ class Image:
     target: str = ""
     # Where the chart's values name it.
     values: tuple[str, ...] = field(default=())
+    # The project's image that it is built on, which its Containerfile has as TRITON_IMAGE.
+    on: Image | None = None
+    # A tag that it is to have in place of its hash.
+    label: str = ""
 
     @cached_property
     def tag(self) -> str:
         """First 12 hex digits of the hash of everything the build reads, as it is when first asked for."""
-        digest = hashlib.sha256(f"{self.target}\0{base.tag()}\0".encode())
+        digest = hashlib.sha256(f"{self.target}\0{self.on.tag if self.on else base.tag()}\0".encode())
         digest.update(self.containerfile.read_bytes())
         for path in inputs(self.containerfile.read_text(), self.context):
             digest.update(f"{path.relative_to(self.context)}\0{path.lstat().st_mode & 0o111}\0".encode())
@@ -62,11 +66,19 @@ class Image:
         return f"{REGISTRY}/{self.name}"
 
     def reference(self) -> str:
-        return f"{self.repository()}:{self.tag}"
+        return f"{self.repository()}:{self.label or self.tag}"
+
+    @property
+    def archive(self) -> str:
+        """The name of its archive without the hash and the suffix."""
+        return f"{self.name}-{self.label}" if self.label else self.name
 
 
-def known(name: str, model: Path = MODEL) -> Image:
-    """The project's image of that name. Raises BadInput for an unknown name or a bad model directory."""
+def known(name: str, model: Path = MODEL, label: str = "") -> Image:
+    """The project's image of that name. Raises BadInput for an unknown name or a bad model directory.
+
+    label: the tag of a model's image in place of its hash, for values that name models by it.
+    """
     folder = REPOSITORY / "images"
     if name == "model":
         return Image(
@@ -75,14 +87,21 @@ def known(name: str, model: Path = MODEL) -> Image:
             model.resolve(),
             "",
             ("model", "source"),
+            label=label,
         )
-    places = {"tools": ("tools",), "triton-cpu": ("triton",), "proxy": ("triton", "httpProxy")}
+    places = {
+        "tools": ("tools",),
+        "triton-cpu": ("triton",),
+        "triton-tensorflow": ("triton",),
+        "proxy": ("triton", "httpProxy"),
+    }
     if name in places:
         containerfile = folder / name / "Containerfile"
         if not containerfile.exists():
             raise BadInput(f"image {name}: {containerfile} does not exist")
-        return Image(name, containerfile, REPOSITORY, "", places[name])
-    raise BadInput(f"no image is called {name}; there are: tools, triton-cpu, proxy, model")
+        on = known("triton-cpu") if name == "triton-tensorflow" else None
+        return Image(name, containerfile, REPOSITORY, "", places[name], on)
+    raise BadInput(f"no image is called {name}; there are: {', '.join(places)}, model")
 
 
 def model_name(directory: Path) -> str:
@@ -119,23 +138,30 @@ def inputs(containerfile: str, context: Path) -> Iterator[Path]:
 
 def build(image: Image) -> Path:
     """A Docker archive of the image, built unless the cache has it. Raises StepFailed with a log."""
-    archive = buildah.folder() / f"{image.name}-{image.tag}.tar"
+    archive = buildah.folder() / f"{image.archive}-{image.tag}.tar"
     with paths.making(f"image-{image.name}"):
         if not archive.exists():
+            if image.on:
+                build_in_store(image.on)
             build_in_store(image)
             making = archive.with_suffix(f".making-{os.getpid()}")
             # Not an OCI archive: buildah compresses its layers, and every node would expand them again.
             destination = f"docker-archive:{making}:{image.reference()}"
             buildah.call(image.name, "push", image.reference(), destination)
             making.rename(archive)
-            forget(image.name, older(buildah.folder().glob(f"{image.name}-{'[0-9a-f]' * 12}.tar")))
+            archives = buildah.folder().glob(f"{image.archive}-{'[0-9a-f]' * 12}.tar")
+            if image.label:
+                for outdated in older(archives, kept=1):  # the label is the newest one's
+                    outdated.unlink()
+            else:
+                forget(image.name, older(archives))
         archive.touch()
     return archive
 
 
-def older(archives: Iterable[Path]) -> list[Path]:
-    """All but the KEPT archives that were used last."""
-    return sorted(archives, key=lambda archive: archive.stat().st_mtime, reverse=True)[KEPT:]
+def older(archives: Iterable[Path], kept: int = KEPT) -> list[Path]:
+    """All but the archives that were used last."""
+    return sorted(archives, key=lambda archive: archive.stat().st_mtime, reverse=True)[kept:]
 
 
 def forget(name: str, archives: list[Path]) -> None:
@@ -152,6 +178,8 @@ def forget(name: str, archives: list[Path]) -> None:
 def build_in_store(image: Image) -> None:
     """Leaves the image in buildah's store, under its reference."""
     from_base = ["--build-arg", f"BASE_IMAGE={base.ensure()}"]
+    if image.on:
+        from_base += ["--build-arg", f"TRITON_IMAGE={image.on.reference()}"]
     target = ["--target", image.target] if image.target else []
     with buildah.package_access() as volumes:
         buildah.call(
@@ -176,9 +204,11 @@ def push(image: Image, registry: str) -> str:
     Docker builds it where it runs, from the Containerfile's own base; elsewhere buildah does, as
     root. Raises StepFailed with a log, BadInput where neither can be used.
     """
-    there = f"{registry.rstrip('/')}/{image.name}:{image.tag}"
+    there = f"{registry.rstrip('/')}/{image.name}:{image.label or image.tag}"
     if docker_runs():
         build_it: list[str | Path] = ["docker", "build", "--tag", there, "--file", image.containerfile]
+        if image.on:
+            build_it += ["--build-arg", f"TRITON_IMAGE={push(image.on, registry)}"]
         build_it += [*(["--target", image.target] if image.target else []), image.context]
         shell.run(build_it, buildah.log(image.name), f"image {image.name}: docker build")
         shell.run(["docker", "push", there], buildah.log(image.name), f"image {image.name}: docker push")
@@ -197,7 +227,10 @@ def write_values(images: list[Image], path: Path = VALUES, registry: str = REGIS
         place = values
         for key in image.values:
             place = place.setdefault(key, {})
-        place["image"] = {"repository": f"{registry.rstrip('/')}/{image.name}", "tag": image.tag}
+        place["image"] = {
+            "repository": f"{registry.rstrip('/')}/{image.name}",
+            "tag": image.label or image.tag,
+        }
     path.parent.mkdir(parents=True, exist_ok=True)
     making = path.with_suffix(".making")
     making.write_text(yaml.safe_dump(values, sort_keys=True))
@@ -218,12 +251,16 @@ def write_values(images: list[Image], path: Path = VALUES, registry: str = REGIS
     default=VALUES,
     help="Values file to name the images in.  [default: build/images.yaml]",
 )
+@click.option("--tag", "label", default="", help="Tag of the image model.  [default: a hash of its content]")
 @click.option(
     "--push", "registry", metavar="HOST/PATH", help="Push to this registry instead of writing archives."
 )
-def cli(names: tuple[str, ...], model: Path, values: Path, registry: str | None) -> None:
-    """Builds images (tools, triton-cpu, proxy, model), prints where they are, writes a values file."""
-    images = [known(name, model) for name in names]
+def cli(names: tuple[str, ...], model: Path, values: Path, label: str, registry: str | None) -> None:
+    """Builds images (tools, triton-cpu, triton-tensorflow, proxy, model), prints where they are, writes a
+    values file."""
+    if label and not re.fullmatch(r"\w[\w.-]{0,127}", label):
+        raise BadInput(f"--tag {label}: is no image's tag")
+    images = [known(name, model, label) for name in names]
     with Steps() as steps:
         if not (registry and docker_runs()):
             preflight.root()

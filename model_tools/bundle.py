@@ -3,7 +3,8 @@
 model.onnx, model.json (what it is), reference.npz (`pictures` as a request holds them, and `outputs`,
 TensorFlow's answers to them, or a quantized model's own in ONNX Runtime, so that any server of it can be
 checked without either),
-warmup/sample (the first of the pictures, raw, for Triton's warm-up), and SHA256SUMS of them all.
+warmup/sample (the first of the pictures, raw, for Triton's warm-up), and SHA256SUMS of them all. With
+`export --saved-model` also model.savedmodel, which TensorFlow serves.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from model_tools.console import BadInput
 
 MODEL, METADATA, REFERENCE, SUMS = "model.onnx", "model.json", "reference.npz", "SHA256SUMS"
 SAMPLE = f"warmup/{WARMUP_SAMPLE}"
+SAVED_MODEL = "model.savedmodel"
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ VERBS = {
     "engine": "model_tools.engine.command",
     "repository": "model_tools.repository",
     "serve": "model_tools.serve",
+    "ladder": "model_tools.ladder.command",
     "fetch": "model_tools.fetch",
     "latency-exporter": "model_tools.latency.command",
     "regions": "model_tools.regions.command",
@@ -51,6 +52,8 @@ def cli() -> None:
     model-tools engine build --model build/model --cache build/engines \\
         --values values/local.yaml --output build/engine       compiled for this machine
     model-tools serve build/repository                 a local Triton, no cluster needed
+    model-tools ladder values/ladder/cpu --local \\
+        --model build/model --output build/ladder              what each optimisation buys
     model-tools regions status                         the releases of a fleet, region by region
     """
 

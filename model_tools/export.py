@@ -71,6 +71,8 @@ class Difference:
 @click.option("--preprocessing", default=None, type=click.Choice(PREPROCESSING),
               help="What the graph does to the pixels, as keras.applications names it."
                    "  [default: caffe for resnet50, none for PATH]")  # fmt: skip
+@click.option("--saved-model", is_flag=True,
+              help="Write model.savedmodel too, of the same function: the baseline of a ladder.")  # fmt: skip
 @click.option("--tolerance", default=1e-4, show_default=True, type=click.FloatRange(0, min_open=True),
               help="Largest difference between ONNX and TensorFlow that passes.")  # fmt: skip
 @click.option("--relative-tolerance", default=1e-2, show_default=True,
@@ -78,7 +80,7 @@ class Difference:
               help="The same, in units of how much the output differs between pictures.")  # fmt: skip
 def command(
     output: Path, model: str, weights: str, seed: int, name: str | None, input_type: str,
-    preprocessing: str | None, tolerance: float, relative_tolerance: float,
+    preprocessing: str | None, saved_model: bool, tolerance: float, relative_tolerance: float,
 ) -> None:  # fmt: skip
     """Export a TensorFlow model to ONNX with its preprocessing inside.
 
@@ -88,7 +90,8 @@ def command(
     """
     found = export(
         output, model=model, weights=weights, seed=seed, name=name, input_type=input_type,
-        preprocessing=preprocessing, tolerance=tolerance, relative_tolerance=relative_tolerance,
+        preprocessing=preprocessing, saved_model=saved_model, tolerance=tolerance,
+        relative_tolerance=relative_tolerance,
     )  # fmt: skip
     compared = "all pictures give the same output, so this says little: are the weights trained?"
     if found.relative is not None:
@@ -105,6 +108,7 @@ def export(
     name: str | None = None,
     input_type: str = "uint8",
     preprocessing: str | None = None,
+    saved_model: bool = False,
     tolerance: float = 1e-4,
     relative_tolerance: float = 1e-2,
 ) -> Difference:
@@ -140,7 +144,9 @@ def export(
         batch, expected, given = _answers(serve, folder / bundle.MODEL, source, input_type)
         found = difference(expected, given)
         _judge(found, tolerance, relative_tolerance)
-        bundle.write(folder, _metadata(source, name, input_type, preprocessing, found), batch, expected)
+        more = _save(serve, source, folder) if saved_model else []
+        metadata = _metadata(source, name, input_type, preprocessing, found)
+        bundle.write(folder, metadata, batch, expected, more)
     return found
 
 
@@ -397,6 +403,18 @@ def _convert(serve: Any, source: Source, file: Path) -> None:
     _name_constants(model.graph)
     onnx.checker.check_model(model)
     onnx.save(model, file)
+
+
+def _save(serve: Any, source: Source, folder: Path) -> list[str]:
+    """Writes model.savedmodel, whose signature serving_default is `serve`; the names of its files."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.holder, module.serve = source.holder, serve
+    target = folder / bundle.SAVED_MODEL
+    tf.saved_model.save(module, str(target), signatures={"serving_default": serve.get_concrete_function()})
+    files = sorted(file for file in target.rglob("*") if file.is_file() and file.stat().st_size)
+    return [str(file.relative_to(folder)) for file in files]
 
 
 def _name_constants(graph: Any) -> None:

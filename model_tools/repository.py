@@ -49,12 +49,12 @@ def command(
 
 
 def write_repository(served: Sequence[tuple[Bundle, ModelConfig]], output: Path) -> None:
-    """Writes `output`/NAME/{config.pbtxt,VERSION/model.onnx}, and warmup/sample where the warm-up needs it.
+    """Writes `output`/NAME/{config.pbtxt,VERSION/MODEL}, and warmup/sample where the warm-up needs it.
 
     Raises BadInput if a model and its configuration do not fit.
     """
     for bundle, config in served:
-        _check(bundle, config)
+        check(bundle, config)
     if output.is_dir() and any(output.iterdir()) and not any(output.glob("*/config.pbtxt")):
         raise BadInput(f"{output}: is not empty and no model repository; it would be replaced")
     with written_aside(output) as aside:
@@ -81,9 +81,9 @@ def _folders(given: Sequence[str], configs: Sequence[ModelConfig]) -> dict[str, 
     return folders
 
 
-def _check(bundle: Bundle, config: ModelConfig) -> None:
+def check(bundle: Bundle, config: ModelConfig) -> None:
     """Raises BadInput if the two do not fit."""
-    if config.filename != bundle.model.name:
+    if not (bundle.folder / config.filename).exists():
         raise BadInput(
             f"{config.path}.runtime: {config.runtime} serves a {config.filename},"
             f" and {bundle.folder} holds a {bundle.model.name}"
@@ -111,7 +111,11 @@ def _check(bundle: Bundle, config: ModelConfig) -> None:
 def _write(bundle: Bundle, config: ModelConfig, folder: Path) -> None:
     version = folder / str(config.version)
     version.mkdir(parents=True)
-    shutil.copyfile(bundle.model, version / config.filename)
+    there = bundle.folder / config.filename
+    if there.is_dir():
+        shutil.copytree(there, version / config.filename)
+    else:
+        shutil.copyfile(there, version / config.filename)
     if config.warmup == "sample":
         (folder / SAMPLE).parent.mkdir()
         shutil.copyfile(bundle.folder / SAMPLE, folder / SAMPLE)

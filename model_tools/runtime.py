@@ -19,6 +19,7 @@ from model_tools.files import cached
 
 _HERE = Path(__file__).parent
 BACKENDS = _HERE / "backends"
+TENSORFLOW_LOCK = "triton-tensorflow.txt"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -38,11 +39,11 @@ class Runtime:
         return self.root / "backends"
 
 
-def triton_runtime() -> Runtime:
+def triton_runtime(tensorflow: bool = False) -> Runtime:
     """The local Triton, installed at the first call (about 400 MB of wheels).
 
-    Raises BadInput where it can't run: another system, a Python that the wheel has no backend process for, no
-    libpython.
+    tensorflow: with TensorFlow for the backend of that name (another 250 MB of wheels). Raises BadInput where
+    it can't run: another system, a Python that the wheel has no backend process for, no libpython.
     """
     if sys.platform != "linux" or os.uname().machine != "x86_64":
         raise BadInput("a local Triton needs Linux on x86_64; elsewhere use the cluster's")
@@ -50,6 +51,8 @@ def triton_runtime() -> Runtime:
     root = cached("triton", _key(), _install)
     environment = {name: os.environ[name] for name in ("HOME", "LANG", "TMPDIR") if name in os.environ}
     environment["LD_LIBRARY_PATH"] = ":".join(filter(None, [str(root / "lib"), libpython.folder]))
+    if tensorflow:
+        environment["TENSORFLOW_PACKAGES"] = str(cached("tensorflow", _tensorflow_key(), _install_tensorflow))
     return Runtime(root, environment | libpython.environment())
 
 
@@ -89,14 +92,12 @@ def find_libpython() -> LibPython:
     return LibPython("", "/usr")
 
 
-def lock_file() -> Path:
+def lock_file(name: str = "triton-cpu.txt") -> Path:
     """The locked requirements: in the package where it was installed, else in the checkout."""
-    for file in (_HERE / "triton-cpu.txt", _HERE.parent / "requirements" / "triton-cpu.txt"):
+    for file in (_HERE / name, _HERE.parent / "requirements" / name):
         if file.is_file():
             return file
-    raise BadInput(
-        "requirements/triton-cpu.txt: is missing; install model_tools from a checkout or a wheel of it"
-    )
+    raise BadInput(f"requirements/{name}: is missing; install model_tools from a checkout or a wheel of it")
 
 
 def _key() -> str:
@@ -113,23 +114,33 @@ def _install(root: Path) -> None:
     with tempfile.TemporaryDirectory(dir=root.parent) as scratch, steps() as step:
         site = Path(scratch)
         step("installing Triton from its wheel")
-        installer = [
-            *_installer(),
-            "--no-deps",
-            "--require-hashes",
-            "-r",
-            str(lock_file()),
-            "--target",
-            str(site),
-        ]
-        result = subprocess.run(installer, capture_output=True, text=True, check=False)
-        if result.returncode != 0:
-            lines = [line for line in result.stderr.splitlines() if "error" in line.lower()]
-            reason = (lines or result.stderr.splitlines() or ["no reason given"])[-1].strip()
-            raise BadInput(f"Triton's wheels can't be installed for Python {PYTHON}: {reason}")
+        _install_wheels(lock_file(), site, "Triton")
         if PYTHON not in stubs(site):
             raise BadInput(f"Triton's wheel serves Python {', '.join(stubs(site))}, not {PYTHON}")
         lay_out(site, root, BACKENDS, PYTHON)
+
+
+def _tensorflow_key() -> str:
+    return hashlib.sha256(PYTHON.encode() + lock_file(TENSORFLOW_LOCK).read_bytes()).hexdigest()[:16]
+
+
+def _install_tensorflow(folder: Path) -> None:
+    from model_tools.progress import steps
+
+    with steps() as step:
+        step("installing TensorFlow for Triton")
+        _install_wheels(lock_file(TENSORFLOW_LOCK), folder, "TensorFlow")
+        # Headers, a fifth of it all: nothing is compiled.
+        shutil.rmtree(folder / "tensorflow" / "include", ignore_errors=True)
+
+
+def _install_wheels(lock: Path, folder: Path, what: str) -> None:
+    installer = [*_installer(), "--no-deps", "--require-hashes", "-r", str(lock), "--target", str(folder)]
+    result = subprocess.run(installer, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        lines = [line for line in result.stderr.splitlines() if "error" in line.lower()]
+        reason = (lines or result.stderr.splitlines() or ["no reason given"])[-1].strip()
+        raise BadInput(f"{what}'s wheels can't be installed for Python {PYTHON}: {reason}")
 
 
 def _installer() -> list[str]:

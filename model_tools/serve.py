@@ -131,7 +131,7 @@ class LocalTriton:
     def __enter__(self) -> LocalTriton:
         _check_repository(self._repository)
         self._choose_ports()
-        self._start(self._runtime or triton_runtime())
+        self._start(self._runtime or triton_runtime(_needs_tensorflow(self._repository)))
         try:
             self._wait_until_ready()
         except BaseException:
@@ -249,6 +249,14 @@ def _check_repository(repository: Path) -> None:
         raise BadInput(f"{repository}: no such folder")
     if not any(repository.glob("*/config.pbtxt")):
         raise BadInput(f"{repository}: holds no model (no */config.pbtxt); model-tools repository writes one")
+
+
+def _needs_tensorflow(repository: Path) -> bool:
+    """Whether a model of it runs on TensorFlow, which is installed for Triton only then."""
+    configs = (
+        file.read_text(encoding="utf-8", errors="replace") for file in repository.glob("*/config.pbtxt")
+    )
+    return any(re.search(r'^\s*backend:\s*"tensorflow"', config, re.MULTILINE) for config in configs)
 
 
 def _failure(model: str, version: str, reason: str) -> str:

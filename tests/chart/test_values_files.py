@@ -17,7 +17,6 @@ from .render import IMAGES, ROOT, Refused, chart, load, merge, only, pods, rende
 FILES = sorted((ROOT / "values").rglob("*.yaml"))
 FLEET = ROOT / "values" / "fleet.yaml"
 REGIONS = sorted((ROOT / "values" / "regions").glob("*.yaml"))
-LADDERS = sorted((ROOT / "values" / "ladder").iterdir())
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "defaults": {},
@@ -47,7 +46,8 @@ def test_there_are_values_files() -> None:
 
 @pytest.mark.parametrize("file", sorted({*FILES} - {FLEET}), ids=lambda file: str(file.relative_to(ROOT)))
 def test_values_file_renders_valid_objects(file: Path) -> None:
-    assert only(render_chart(file), "Deployment", "-triton")
+    under = [ROOT / "values" / "local.yaml"] if file.parent.name == "cpu" else []
+    assert only(render_chart(*under, file), "Deployment", "-triton")
 
 
 @pytest.mark.parametrize("values", VARIANTS.values(), ids=VARIANTS.keys())
@@ -164,35 +164,10 @@ def test_an_accelerators_file_over_a_regions_moves_the_pods_to_its_nodes(file: P
     assert both["containers"][0]["image"] == region["containers"][0]["image"]
 
 
-# What one change of a rung may touch: a runtime takes its own precisions, and each of those its own model.
-OPTIMISATION = ("runtime", "precision", "source")
-
-
-def change(rung: Path) -> dict[str, Any]:
-    """What a rung says, by what is one change."""
-    values = load(rung)
-    model = values.pop("model")
-    optimisation = {key: model.pop(key) for key in OPTIMISATION if key in model}
-    return {"optimisation": optimisation, **model, **values}
-
-
-@pytest.mark.parametrize("ladder", LADDERS, ids=lambda folder: folder.name)
-def test_each_rung_of_a_ladder_is_one_change(ladder: Path) -> None:
-    """And states all that the ladder changes, so that it is laid over a region's values alone."""
-    rungs = sorted(ladder.glob("*.yaml"))
-    assert len(rungs) >= 3
-    contents = [change(rung) for rung in rungs]
-    for before, after, rung in zip(contents, contents[1:], rungs[1:], strict=False):
-        assert before.keys() == after.keys()
-        assert before["optimisation"].keys() == after["optimisation"].keys()
-        changed = [key for key in before if before[key] != after[key]]
-        assert len(changed) == 1, f"{rung.name} changes {changed}"
-
-
 T4 = sorted((ROOT / "values" / "ladder" / "t4").glob("*.yaml"))
 # What Triton is told of each rung: runtime, precision, largest batch, instances, tag of the model's image.
 CLIMB = {
-    "1-baseline": ("tensorflow", "savedmodel", 1, 1, "savedmodel"),
+    "1-baseline": ("tensorflow", "savedmodel", 1, 1, "fp32"),
     "2-tensorrt-fp32": ("tensorrt", "fp32", 1, 1, "fp32"),
     "3-fp16": ("tensorrt", "fp16", 1, 1, "fp32"),
     "4-int8": ("tensorrt", "int8", 1, 1, "int8"),
@@ -222,6 +197,32 @@ def test_the_t4_ladder_climbs_from_tensorflow_to_int8_in_batches_on_four_instanc
         assert repository == load(region)["model"]["source"]["image"]["repository"]
         found[rung.stem] = (config.backend, model["precision"], config.max_batch_size, group.count, tag)
     assert found == CLIMB
+
+
+CPU = sorted((ROOT / "values" / "ladder" / "cpu").glob("*.yaml"))
+
+
+def test_the_cpu_ladder_climbs_from_tensorflow_to_int8_in_batches_on_two_instances() -> None:
+    found = {}
+    for rung in CPU:
+        manifests = render_chart(ROOT / "values" / "local.yaml", rung)
+        text = only(manifests, "ConfigMap", "-model-config")["data"]["resnet50.pbtxt"]
+        config = text_format.Parse(text, model_config_pb2.ModelConfig())
+        (group,) = config.instance_group
+        assert group.kind == model_config_pb2.ModelInstanceGroup.KIND_CPU
+        precision = config.parameters["INFERENCE_PRECISION"].string_value
+        pod = pods(manifests)["Deployment inference-system-triton"]["spec"]
+        (image,) = [part["image"] for part in pod["initContainers"] if part["name"] == "deliver-model"]
+        tag = image.rpartition(":")[2]
+        found[rung.stem] = (config.backend, precision, config.max_batch_size, group.count, tag)
+    assert found == {
+        "1-tensorflow": ("tensorflow", "", 1, 1, "fp32"),
+        "2-openvino-fp32": ("openvino", "f32", 1, 1, "fp32"),
+        "3-bf16": ("openvino", "bf16", 1, 1, "fp32"),
+        "4-int8": ("openvino", "f32", 1, 1, "int8"),
+        "5-batch-16": ("openvino", "f32", 16, 1, "int8"),
+        "6-instances-2": ("openvino", "f32", 16, 2, "int8"),
+    }
 
 
 @pytest.mark.parametrize("rung", T4[1:], ids=lambda file: file.stem)

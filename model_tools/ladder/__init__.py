@@ -1,0 +1,1 @@
+"""One change a rung: what each bought, and what it cost."""

@@ -1,0 +1,85 @@
+"""`model-tools ladder --local` and `tune`: a real Triton a rung, loaded over gRPC."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from model_tools.config import ModelConfig
+from model_tools.console import CheckFailed
+from model_tools.serve import LocalTriton
+from model_tools.tuning.load import Sender
+from model_tools.values import Values
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def values(small_values: Values, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is laid over local.yaml for the small network."""
+    file = tmp_path_factory.mktemp("values") / "small.yaml"
+    wanted = {name: small_values[name] for name in ("name", "input", "output")}
+    file.write_text(yaml.safe_dump({"model": wanted}))
+    return file
+
+
+def model_tools(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "model_tools", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+
+
+def test_a_ladder_is_climbed_on_real_servers_and_measured_once(
+    small: Path, values: Path, tmp_path: Path
+) -> None:
+    ladder = tmp_path / "ladder"
+    ladder.mkdir()
+    for number, size in enumerate((1, 8), start=1):
+        batching = {"maxSize": size, "preferredSizes": [], "maxQueueDelayMicroseconds": 2000}
+        (ladder / f"{number}-batch-{size}.yaml").write_text(yaml.safe_dump({"model": {"batching": batching}}))
+    command = [
+        "ladder", ladder, "--local", "--values", ROOT / "values" / "local.yaml", "--values", values, "--model",
+        small, "--output", tmp_path / "output", "--rounds", 2, "--seconds", 1, "--users", 8, "--json",
+    ]  # fmt: skip
+    done = model_tools(*command)
+    assert done.returncode == 0, done.stderr
+    one, eight = (rung["samples"] for rung in json.loads(done.stdout)["rungs"])
+    for sample in (*one, *eight):
+        assert sample["requests"] > 0
+        assert sample["seconds"] >= 1
+        assert 0 < sample["p50"] <= sample["p95"] <= sample["p99"]
+        assert 0 < sample["infer"] < sample["p99"]
+        # Little's law holds for any closed loop: 8 requests are always on their way.
+        assert sample["throughput"] * sample["mean"] == pytest.approx(8, rel=0.35)
+    assert [sample["batch"] for sample in one] == [1, 1]
+    assert all(sample["batch"] > 1.2 for sample in eight)
+    again = model_tools(*command)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["rungs"] == json.loads(done.stdout)["rungs"]
+    assert " of 4: " not in again.stderr
+
+
+def test_an_open_loop_counts_the_wait_for_a_server_that_is_late(small_repository: Path, small_values: Values) -> None:
+    """Arrivals keep to their times however long answers take, so that a slow server can't hide behind its clients."""
+    config = ModelConfig.from_values(small_values)
+    with (
+        LocalTriton(small_repository, exit_seconds=0) as triton,
+        Sender(triton.grpc, config.name) as sender,
+    ):
+        answers = sender.open(200, lambda found: found.sent >= 300)
+        assert len(answers.arrived) == answers.sent >= 300
+        assert answers.errors == []
+        offered = answers.sent / (max(when for when, _ in answers.arrived) - answers.began)
+        assert offered < 260  # 200 a second, and no burst to make up for time
+
+
+def test_a_model_that_fails_is_no_measurement(small_repository: Path) -> None:
+    with (
+        LocalTriton(small_repository, exit_seconds=0) as triton,
+        pytest.raises((CheckFailed, Exception), match="nothing"),
+    ):
+        Sender(triton.grpc, "nothing")

@@ -55,7 +55,7 @@ dashboards-preview: env ## Draw them from $PROMETHEUS into build/dashboards, wit
 lock: env ## Resolve the dependencies anew into requirements/*.txt
 	$(LOCK) --no-deps requirements/uv.in -o requirements/uv.txt
 	$(LOCK) --no-deps requirements/kube-tools.in -o requirements/kube-tools.txt
-	$(LOCK) pyproject.toml --extra export --extra quantize --extra openvino --extra loadtest --extra latency --extra slo --extra stores --group dev -o requirements/dev.txt
+	$(LOCK) pyproject.toml --extra export --extra quantize --extra openvino --extra loadtest --extra latency --extra slo --extra stores --extra tune --group dev -o requirements/dev.txt
 	$(LOCK) pyproject.toml --extra loadtest --extra latency --extra stores -c requirements/dev.txt -o requirements/tools.txt
 	$(LOCK) --no-deps --no-annotate requirements/triton-cpu.in -c <(sed -n 's/^\(openvino==[^ ]*\).*/\1/p' requirements/dev.txt) -o requirements/triton-cpu.txt
 	$(filter-out --universal,$(LOCK)) --python-platform x86_64-manylinux_2_28 --no-annotate requirements/triton-tensorflow.in -c <(sed -n 's/^\(\(tensorflow-cpu\|keras\)==[^ ]*\).*/\1/p' requirements/dev.txt) -o requirements/triton-tensorflow.txt

@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +37,9 @@ def call(name: str, command: str, *arguments: str | Path) -> None:
     temporary = folder() / "tmp"
     temporary.mkdir(parents=True, exist_ok=True)
     policy = folder() / "policy.json"
-    policy.write_text(json.dumps({"default": [{"type": "insecureAcceptAnything"}]}))
+    making = policy.with_suffix(f".making-{os.getpid()}-{threading.get_ident()}")
+    making.write_text(json.dumps({"default": [{"type": "insecureAcceptAnything"}]}))
+    making.rename(policy)  # builds run side by side, and one must not read half of another's
     signatures = [] if command == "rmi" else ["--signature-policy", policy]
     shell.run(
         ["unshare", "--mount", *_buildah(), command, *signatures, *arguments],

@@ -19,6 +19,7 @@ VERBS = {
     "repository": "model_tools.repository",
     "serve": "model_tools.serve",
     "ladder": "model_tools.ladder.command",
+    "tune": "model_tools.tune.command",
     "fetch": "model_tools.fetch",
     "latency-exporter": "model_tools.latency.command",
     "regions": "model_tools.regions.command",
@@ -54,6 +55,8 @@ def cli() -> None:
     model-tools serve build/repository                 a local Triton, no cluster needed
     model-tools ladder values/ladder/cpu --local \\
         --model build/model --output build/ladder              what each optimisation buys
+    model-tools tune --model build/model --max-p99 100 \\
+        --output build/tuned                                   values that meet an objective best
     model-tools regions status                         the releases of a fleet, region by region
     """
 

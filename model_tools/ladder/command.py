@@ -27,8 +27,8 @@ JOURNAL = "measurements.jsonl"
 @click.option("--values", "files", multiple=True, metavar="FILE", type=click.Path(path_type=Path),
               help="Values under the rungs', as for helm; may be given again, the last wins.")  # fmt: skip
 @click.option("--output", required=True, metavar="DIR", type=click.Path(path_type=Path),
-              help="Folder for the measurements, which a later run goes on from, and the report.")  # fmt: skip
-@click.option("--local", is_flag=True, help="A Triton on this machine for each rung, and no cluster.")
+              help="Folder of the measurements, which a later run goes on from, and the report.")  # fmt: skip
+@click.option("--local", is_flag=True, help="A Triton on this machine a rung, and no cluster.")
 @click.option("--model", "given", multiple=True, metavar="[TAG=]DIR",
               help="Model directory: of rungs whose model.source.image.tag is TAG, or of all. --local serves "
               "it; its evaluation.json gives the rung's accuracy.")  # fmt: skip

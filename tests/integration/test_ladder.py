@@ -42,8 +42,8 @@ def test_a_ladder_is_climbed_on_real_servers_and_measured_once(
         batching = {"maxSize": size, "preferredSizes": [], "maxQueueDelayMicroseconds": 2000}
         (ladder / f"{number}-batch-{size}.yaml").write_text(yaml.safe_dump({"model": {"batching": batching}}))
     command = [
-        "ladder", ladder, "--local", "--values", ROOT / "values" / "local.yaml", "--values", values, "--model",
-        small, "--output", tmp_path / "output", "--rounds", 2, "--seconds", 1, "--users", 8, "--json",
+        "ladder", ladder, "--local", "--values", ROOT / "values" / "local.yaml", "--values", values,
+        "--model", small, "--output", tmp_path / "output", "--rounds", 2, "--seconds", 1, "--users", 8, "--json",
     ]  # fmt: skip
     done = model_tools(*command)
     assert done.returncode == 0, done.stderr
@@ -63,8 +63,10 @@ def test_a_ladder_is_climbed_on_real_servers_and_measured_once(
     assert " of 4: " not in again.stderr
 
 
-def test_an_open_loop_counts_the_wait_for_a_server_that_is_late(small_repository: Path, small_values: Values) -> None:
-    """Arrivals keep to their times however long answers take, so that a slow server can't hide behind its clients."""
+def test_an_open_loop_counts_the_wait_for_a_server_that_is_late(
+    small_repository: Path, small_values: Values
+) -> None:
+    """However long answers take, so that a slow server can't hide behind its clients."""
     config = ModelConfig.from_values(small_values)
     with (
         LocalTriton(small_repository, exit_seconds=0) as triton,

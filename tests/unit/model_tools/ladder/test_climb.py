@@ -22,7 +22,11 @@ ROUNDS = 6
 def ladder(*names: str) -> list[Rung]:
     """Rungs that each add a part of their own."""
     return [
-        Rung(name, f"The change of {name}.", {"optimisation": {}, **{other: number >= place for place, other in enumerate(names)}})
+        Rung(
+            name,
+            f"The change of {name}.",
+            {"optimisation": {}, **{other: number >= place for place, other in enumerate(names)}},
+        )
         for number, name in enumerate(names)
     ]
 
@@ -54,7 +58,11 @@ def sample(throughput: float, latency: float, **more: Any) -> Sample:
 
 
 def run(
-    rungs: list[Rung], machine: Machine, folder: Path, criterion: Criterion | None = None, rounds: int = ROUNDS
+    rungs: list[Rung],
+    machine: Machine,
+    folder: Path,
+    criterion: Criterion | None = None,
+    rounds: int = ROUNDS,
 ) -> list[Verdict]:
     with Journal(folder / "journal.jsonl", {}) as journal:
         return climb(rungs, machine, journal, rounds, 0, criterion or Criterion(), lambda *_: None)
@@ -73,7 +81,9 @@ def test_noise_is_hardly_ever_kept(tmp_path: Path) -> None:
     kept = 0
     for seed in range(60):
         folder = tmp_path / str(seed)
-        kept += sum(verdict.kept for verdict in run(ladder("a", "b"), Machine({}, seed), folder, rounds=4)[1:])
+        kept += sum(
+            verdict.kept for verdict in run(ladder("a", "b"), Machine({}, seed), folder, rounds=4)[1:]
+        )
     assert kept <= 5  # 2.5 % are 1.5
 
 
@@ -85,7 +95,13 @@ def test_a_loss_is_rejected_as_one(tmp_path: Path) -> None:
 def test_what_comes_after_a_rejected_rung_is_measured_without_it(tmp_path: Path) -> None:
     with Journal(tmp_path / "journal.jsonl", {}) as journal:
         found = climb(
-            ladder("a", "b", "c"), Machine({"b": 0.4, "c": 2.0}), journal, ROUNDS, 0, Criterion(), lambda *_: None
+            ladder("a", "b", "c"),
+            Machine({"b": 0.4, "c": 2.0}),
+            journal,
+            ROUNDS,
+            0,
+            Criterion(),
+            lambda *_: None,
         )
     assert found[2].step.values == {"model": {}, "a": True, "b": False, "c": True}
     assert found[2].to_baseline.low < 2 < found[2].to_baseline.high
@@ -136,7 +152,9 @@ def test_more_rounds_add_to_those_that_are_there(tmp_path: Path) -> None:
 def test_the_report_says_what_a_rung_bought_and_what_it_cost(tmp_path: Path) -> None:
     found = run(ladder("a", "b", "c"), Machine({"b": 2.0}), tmp_path)
     accuracy = {"a": 75.0, "b": 74.25}
-    assert sentence(found[0], accuracy).startswith("a (The change of a) is what the others are compared with:")
+    assert sentence(found[0], accuracy).startswith(
+        "a (The change of a) is what the others are compared with:"
+    )
     assert f"bought {found[1].throughput.mean:.2f} (" in sentence(found[1], accuracy)
     assert sentence(found[1], accuracy).endswith("and cost 0.75 points of top-1.")
     assert "is rejected, no more throughput beyond the noise" in sentence(found[2], accuracy)

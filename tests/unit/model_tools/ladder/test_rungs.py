@@ -74,7 +74,9 @@ def test_one_rung_is_no_ladder(tmp_path: Path) -> None:
 
 
 def test_a_runtime_its_precision_and_its_model_are_one_change(tmp_path: Path) -> None:
-    ladder = write(tmp_path, rung(source={"image": {"tag": "a"}}), rung(source={"image": {"tag": "b"}}, precision="int8"))
+    ladder = write(
+        tmp_path, rung(source={"image": {"tag": "a"}}), rung(source={"image": {"tag": "b"}}, precision="int8")
+    )
     assert len(read(ladder)) == 2
 
 
@@ -96,7 +98,7 @@ def test_a_rejected_change_is_taken_out_of_the_rungs_after_it(tmp_path: Path) ->
 
 
 def test_a_change_of_what_was_rejected_is_the_file_as_it_is(tmp_path: Path) -> None:
-    """INT8 in place of a rejected BF16 needs no further measurement: its values, and so its digest, are the same."""
+    """INT8 in place of a rejected BF16 is what was measured: its values, and so its digest, are the same."""
     int8 = rung(precision="int8")
     rungs = read(write(tmp_path, BASE, BF16, int8))
     assert steps(rungs, {"2-rung"})[1].digest == steps(rungs, ())[2].digest

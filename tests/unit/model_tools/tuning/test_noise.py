@@ -14,7 +14,7 @@ TRIALS = 1000
 
 
 def drifting(random_: random.Random) -> Callable[[], float]:
-    """The speed of a machine that others use too: a random walk over a factor of nine, beside 5 % of jitter."""
+    """The speed of a machine that others use too: a walk over a factor of nine, beside 5 % of jitter."""
     level = random_.uniform(-1.1, 1.1)
 
     def speed() -> float:

@@ -43,7 +43,8 @@ def test_a_ladder_is_climbed_on_real_servers_and_measured_once(
         (ladder / f"{number}-batch-{size}.yaml").write_text(yaml.safe_dump({"model": {"batching": batching}}))
     command = [
         "ladder", ladder, "--local", "--values", ROOT / "values" / "local.yaml", "--values", values,
-        "--model", small, "--output", tmp_path / "output", "--rounds", 2, "--seconds", 1, "--users", 8, "--json",
+        "--model", small, "--output", tmp_path / "output", "--rounds", 2, "--seconds", 1,
+        "--users", 8, "--json",
     ]  # fmt: skip
     done = model_tools(*command)
     assert done.returncode == 0, done.stderr

@@ -186,6 +186,8 @@ def grpc_channel(grpc: Any, url: str) -> Any:
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.max_send_message_length", MAX_MESSAGE),
         ("grpc.max_receive_message_length", MAX_MESSAGE),
+        # What that sending again is limited to, 256 KB by default: larger requests would be lost instead.
+        ("grpc.per_rpc_retry_buffer_size", MAX_MESSAGE),
         # An inference service is never behind the proxy that the environment names for the internet.
         ("grpc.enable_http_proxy", 0),
         # The default of 30 s is longer than a pod drains: its successors would be heard of too late.

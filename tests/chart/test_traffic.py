@@ -35,6 +35,43 @@ def proxy(*values: Any) -> str:
     return str(only(render_chart(*values), "ConfigMap", "-proxy-config")["data"]["haproxy.cfg"])
 
 
+def announced(*values: Any) -> int:
+    """The largest body that the proxy passes on."""
+    (size,) = set(re.findall(r"the body is larger than (\d+) bytes", proxy(*values)))
+    return int(size)
+
+
+@pytest.mark.parametrize(
+    ("model", "extra", "size"),
+    [
+        ({}, {}, 16 * 224 * 224 * 3),
+        ({"batching": {"maxSize": 4, "preferredSizes": [4]}}, {}, 4 * 224 * 224 * 3),
+        ({"input": {"dataType": "FP32"}}, {}, 4 * 16 * 224 * 224 * 3),
+        ({"input": {"shape": [8]}}, {"input": {"shape": [100, 100]}}, 16 * 100 * 100),
+        ({"input": {"dataType": "BYTES"}}, {}, 64 << 20),
+    ],
+)
+def test_a_body_may_be_as_large_as_the_largest_batch_of_any_model(
+    model: dict[str, Any], extra: dict[str, Any], size: int
+) -> None:
+    source = {"type": "image", "image": {"repository": "registry.example/other", "tag": "1"}}
+    values = {"model": model, "extraModels": {"other": {**extra, "source": source}} if extra else {}}
+    assert announced(values) == size + 16384
+    assert announced(values, {"triton": {"httpProxy": {"maxBodyBytes": 5}}}) == 5
+
+
+def test_the_proxy_has_room_for_probes_and_for_all_json_that_it_looks_at() -> None:
+    config = proxy(
+        {"triton": {"httpProxy": {"maxConnections": 300, "maxConnectionsPerClient": 7, "maxJsonBytes": 2048}}}
+    )
+    limits = [int(number) for number in re.findall(r"^  maxconn (\d+)$", config, re.MULTILINE)]
+    assert limits == [300 + limits[2], 300, limits[2]]
+    assert "reject if { sc0_conn_cur gt 7 }" in config
+    assert f"tune.bufsize {16384 + 2048}\n" in config
+    unlimited = proxy({"triton": {"httpProxy": {"maxConnectionsPerClient": 0}}})
+    assert "conn_cur" not in unlimited
+
+
 def seconds(directive: str, config: str) -> int:
     found = re.findall(rf"^\s*{directive}\s+(\d+)s$", config, re.MULTILINE)
     assert len(found) == 1, f"{directive}: {found}"
@@ -169,6 +206,13 @@ def test_clients_of_other_namespaces_are_a_value() -> None:
         {"ipBlock": {"cidr": "35.191.0.0/16"}},
     ]
     assert policy({"networkPolicy": {"clients": peers}})["ingress"][0]["from"] == peers
+
+
+def test_some_clients_get_http_and_not_grpc() -> None:
+    peers = [{"namespaceSelector": {"matchLabels": {"team": "web"}}}]
+    rules = policy({"networkPolicy": {"httpClients": peers}})["ingress"]
+    (rule,) = (rule for rule in rules if rule["from"] == peers)
+    assert {port["port"] for port in rule["ports"]} == {8000, 8003}
 
 
 def test_no_clients_admits_nobody_instead_of_everybody() -> None:

@@ -161,6 +161,8 @@ class TritonPythonModel:
                 f"input {self._input.name} is {array.dtype} {list(array.shape[1:])},"
                 f" and has to be {self._input.dtype} {list(self._input.shape)}"
             )
+        if array.dtype.kind == "f" and not self._numpy.isfinite(array).all():
+            return f"input {self._input.name} has values that are not finite"
         return None
 
     def _gather(self, parts: list[Any]) -> Any:

@@ -1,0 +1,1 @@
+"""Capacity planning: how many GPU nodes each region needs for its traffic, within the objectives."""

@@ -23,6 +23,7 @@ VERBS = {
     "fetch": "model_tools.fetch",
     "latency-exporter": "model_tools.latency.command",
     "regions": "model_tools.regions.command",
+    "plan": "model_tools.plan.command",
 }
 
 
@@ -58,6 +59,7 @@ def cli() -> None:
     model-tools tune --model build/model --max-p99 100 \\
         --output build/tuned                                   values that meet an objective best
     model-tools regions status                         the releases of a fleet, region by region
+    model-tools plan traffic.yaml --gpu t4             how many nodes, and what they cost
     """
 
 

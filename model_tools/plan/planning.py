@@ -1,0 +1,301 @@
+"""From traffic, objectives and a curve to nodes, batching, thresholds and cost, and the day that checks them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from model_tools.config import Batching, ModelConfig
+from model_tools.console import CheckFailed
+from model_tools.plan import fleet as fleets
+from model_tools.plan.capacity import Objectives, Pod, Table, best, candidates, tabulate
+from model_tools.plan.curves import Curve
+from model_tools.plan.fleet import TOLERANCE, Day, Failure, Fleet, Scaling
+from model_tools.plan.traffic import DAY, Traffic
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Whole = NDArray[np.int64]
+
+HOURS_A_MONTH = 8760 / 12
+DAYS_A_MONTH = HOURS_A_MONTH / 24
+FAILURE = 3600.0  # seconds that the lost region is away
+_BEFORE = 1800.0  # of the day that is simulated ahead of it
+_GRID = 300.0  # seconds between the moments at which a loss is looked at
+# What a pod is loaded with, of what it serves within its objectives: docs/operations.md.
+USUAL_LOAD = 0.7
+# Of that, what a balancer sends a pod at the most: the simulation is not trusted to the last requests.
+LIMIT = 0.95
+
+
+@dataclass(frozen=True)
+class Reasons:
+    """The share of a pod's rate that the autoscaler aims at, and what each consideration alone would allow.
+
+    usual: what the chart's documentation says. growth: the day's steepest rise while a node starts. loss: the other
+    regions' running pods take over a lost one's clients at the worst moment of the day; 1 where that is not asked for.
+    """
+
+    usual: float
+    growth: float
+    loss: float
+
+    @property
+    def share(self) -> float:
+        return min(self.usual, self.growth, self.loss)
+
+    @property
+    def deciding(self) -> str:
+        return min(vars(self), key=lambda name: float(getattr(self, name)))
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What the loss of one region does, at the moment at which it is hardest.
+
+    on_time: the share of all requests answered within the threshold in that hour. moved: requests a second.
+    """
+
+    region: str
+    start: float
+    on_time: float
+    refused: float
+    moved: float
+    day: Day
+
+
+@dataclass(frozen=True)
+class RegionPlan:
+    """nodes: mean of the day. cost: of a month."""
+
+    name: str
+    peak: float
+    least: int
+    most: int
+    busiest: int
+    nodes: float
+    cost: float
+    on_time: float
+    p50: float
+    percentile: float
+    spilled: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    traffic: Traffic
+    objectives: Objectives
+    pod: Pod
+    table: Table
+    reasons: Reasons
+    fleet: Fleet
+    day: Day
+    regions: tuple[RegionPlan, ...]
+    losses: tuple[Loss, ...]
+    node_start: float
+
+    @property
+    def cost(self) -> float:
+        """Of a month."""
+        return sum(region.cost for region in self.regions)
+
+    @property
+    def cost_of_a_million(self) -> float:
+        """Requests."""
+        return self.cost / (self.day.requests * DAYS_A_MONTH) * 1e6
+
+    @property
+    def worst_loss(self) -> Loss | None:
+        return min(self.losses, key=lambda loss: (loss.on_time, -loss.moved), default=None)
+
+
+def make(
+    traffic: Traffic,
+    curve: Curve,
+    values: Mapping[str, Any],
+    tell: Callable[[str], None],
+    keep_batching: bool = False,
+    survive: bool = True,
+    node_start: float = 300,
+    usual_load: float = USUAL_LOAD,
+) -> Plan:
+    """The cheapest plan with one kind of pod. values: the chart's, with the user's over them.
+
+    keep_batching: the values' batching and instances stay as they are. survive: the loss of any one region.
+    Raises BadInput for values that don't go with the curve, CheckFailed where no plan meets the objectives.
+    """
+    objectives = Objectives.from_values(values)
+    scaling = Scaling.from_values(values)
+    config = ModelConfig.from_values(values.get("model", {}))
+    if keep_batching:
+        choices: list[tuple[Batching, int]] = [(config.batching, config.instances.count)]
+    else:
+        choices = list(candidates(curve, objectives))
+        if not choices:
+            raise CheckFailed(
+                f"{curve.name}: no batch is computed within the {objectives.threshold * 1000:g} ms of"
+                " slo.latency.server.threshold"
+            )
+    pod = best(curve, objectives, choices, tell)
+    table = tabulate(pod, objectives, tell)
+    survive = survive and len(traffic.regions) > 1
+    reasons = _reasons(traffic, survive, node_start, scaling, usual_load)
+    fleet = _fleet(traffic, pod, reasons, survive)
+    tell(f"a day of {len(traffic.regions)} regions")
+    day = fleets.simulate(traffic, fleet, table, scaling, objectives, node_start)
+    losses = []
+    if survive:
+        for index, region in enumerate(traffic.regions):
+            tell(f"the day without {region.name}")
+            losses.append(_lose(index, traffic, fleet, table, scaling, objectives, node_start))
+    plan = Plan(
+        traffic, objectives, pod, table, reasons, fleet, day,
+        tuple(_region(index, traffic, fleet, day, table, objectives) for index in range(len(traffic.regions))),
+        tuple(losses), node_start,
+    )  # fmt: skip
+    _check(plan)
+    return plan
+
+
+def _reasons(
+    traffic: Traffic, survive: bool, node_start: float, scaling: Scaling, usual_load: float
+) -> Reasons:
+    """The autoscaler leaves a load alone that is within its tolerance of the target, so each has that on top."""
+    import numpy as np
+
+    times = np.arange(0, DAY, _GRID)
+    demand = traffic.demand(times)
+    # A rate is of the middle of its window, a policy waits for up to a minute, and then the node starts.
+    late = node_start + scaling.window / 2 + fleets.STEP * fleets.LAG + 60
+    ahead = traffic.demand((times + late) % DAY)
+    some = demand > 0.01 * demand.max(axis=1, keepdims=True)
+    rise = float(np.max(ahead[some] / demand[some]))
+    total = demand.sum(axis=0)
+    share = float(np.max(demand / np.maximum(total, 1e-9)))
+    return Reasons(
+        usual=usual_load,
+        growth=LIMIT / (1 + TOLERANCE) / rise,
+        loss=LIMIT * (1 - share) / (1 + TOLERANCE) if survive else 1.0,
+    )
+
+
+def _fleet(traffic: Traffic, pod: Pod, reasons: Reasons, survive: bool) -> Fleet:
+    """Bounds of the pods: the quietest moment's, and at most what the worst loss needs."""
+    import numpy as np
+
+    target, limit = rounded(pod.rate * reasons.share), rounded(pod.rate * LIMIT)
+    demand = traffic.demand(np.arange(0, DAY, _GRID))
+    round_trip = traffic.round_trip()
+    least = np.maximum(np.ceil(demand.min(axis=1) / target), 1)
+    running = np.maximum(np.ceil(demand / target), least[:, None])
+    highest = demand.max(axis=1)
+    for lost in range(len(traffic.regions)) if survive else ():
+        for moment in range(demand.shape[1]):
+            # Its clients go to the closest regions' running pods, whose autoscalers then follow.
+            left = demand[lost, moment]
+            for target_region in np.argsort(round_trip[lost]):
+                if target_region == lost or left <= 0:
+                    continue
+                own = demand[target_region, moment]
+                sent = min(left, max(0.0, running[target_region, moment] * limit - own))
+                left -= sent
+                highest[target_region] = max(highest[target_region], own + sent)
+    # What the tolerance leaves alone needs no pod, but the guard of the queue time may ask for some.
+    most = np.ceil(highest / target * (1 + TOLERANCE)).astype(np.int64)
+    allowed = np.array([region.most_nodes for region in traffic.regions])
+    most = np.minimum(np.maximum(most, least.astype(np.int64)), allowed)
+    return Fleet(np.minimum(least.astype(np.int64), allowed), most, target, limit)
+
+
+def _lose(
+    lost: int,
+    traffic: Traffic,
+    fleet: Fleet,
+    table: Table,
+    scaling: Scaling,
+    objectives: Objectives,
+    node_start: float,
+) -> Loss:
+    import numpy as np
+
+    times = np.arange(0, DAY, _GRID)
+    demand = traffic.demand(times)
+    start = float(times[np.argmax(demand[lost] / demand.sum(axis=0))])
+    failure = Failure(lost, start, start + FAILURE)
+    day = fleets.simulate(
+        traffic, fleet, table, scaling, objectives, node_start, failure, start - _BEFORE, start + FAILURE
+    )
+    away = day.times >= start
+    late, load, refused = (column[:, away].sum() for column in (day.late, day.load, day.refused))
+    return Loss(
+        region=traffic.regions[lost].name,
+        start=start,
+        on_time=1 - float(late / load),
+        refused=float(refused / load),
+        moved=float(day.spilled[:, away].sum(axis=0).max()),
+        day=day,
+    )
+
+
+def _region(
+    index: int, traffic: Traffic, fleet: Fleet, day: Day, table: Table, objectives: Objectives
+) -> RegionPlan:
+    region = traffic.regions[index]
+    load = float(day.load[index].sum())
+    return RegionPlan(
+        name=region.name,
+        peak=region.peak,
+        least=int(fleet.least[index]),
+        most=int(fleet.most[index]),
+        busiest=int(day.nodes[index].max()),
+        nodes=float(day.nodes[index].mean()),
+        cost=float(day.node_hours[index]) * DAYS_A_MONTH * region.price,
+        on_time=1 - float(day.late[index].sum()) / load if load else 1.0,
+        p50=table.percentile(day.weights[index], 0.5),
+        percentile=table.percentile(day.weights[index], objectives.percentile),
+        spilled=float(day.spilled[index].sum() / day.demand[index].sum()),
+    )
+
+
+def _check(plan: Plan) -> None:
+    """Raises CheckFailed where the simulated day, or that of a loss, misses the objectives."""
+    objectives = plan.objectives
+    for region in plan.regions:
+        if region.on_time < objectives.percentile:
+            raise CheckFailed(
+                f"{region.name}: {region.on_time * 100:.2f} % of a day's requests are answered within"
+                f" {objectives.threshold * 1000:g} ms, and slo.latency.server.percentile is"
+                f" {objectives.percentile * 100:g} %{_quota(plan, region.name)}"
+            )
+    if plan.day.refused_share > 1 - objectives.availability:
+        raise CheckFailed(
+            f"{plan.day.refused_share * 100:.3f} % of a day's requests are refused, and slo.availability is"
+            f" {objectives.availability * 100:g} %{_quota(plan)}"
+        )
+    loss = plan.worst_loss
+    if loss and loss.on_time < objectives.percentile:
+        raise CheckFailed(
+            f"without {loss.region}, {loss.on_time * 100:.2f} % of an hour's requests are answered within"
+            f" {objectives.threshold * 1000:g} ms{_quota(plan)}"
+        )
+
+
+def _quota(plan: Plan, name: str = "") -> str:
+    """What to add where a region may not have the nodes that it needs."""
+    full = [
+        region.name
+        for region, most in zip(plan.traffic.regions, plan.fleet.most, strict=True)
+        if most >= region.most_nodes and name in ("", region.name)
+    ]
+    return f"; {', '.join(full)} may have no more nodes (maxNodes)" if full else ""
+
+
+def rounded(rate: float) -> float:
+    """Requests a second as a value that people read: three digits, and no more than it is."""
+    step = 10.0 ** (math.floor(math.log10(rate)) - 2)
+    return round(math.floor(rate / step + 1e-9) * step, 9)

@@ -4,9 +4,9 @@
     python benchmarks/gpu/curves.py --check    exit status 1 where one is not current
 
 h200.json is the engine alone: passes with copies, one in flight an instance, as `engine bench` measures them.
-h200-served.json is FP16 behind Triton with this project's Python backend, for single requests. Its records have one
-size of batch for each number of instances, so it is the engine's curve and a time for each request of a batch, which
-is what those records' batches took beyond the engine.
+h200-served.json is FP16 behind Triton with this project's Python backend, for single requests. Its records
+have one size of batch for each number of instances, so it is the engine's curve and a time for each request
+of a batch, which is what those records' batches took beyond the engine.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -45,7 +46,8 @@ def engines() -> dict[str, Any]:
             "each batch size with an engine that is tuned for it; ResNet-50, 224x224, uint8 input",
         ],
         "curves": {
-            precision: [found[place] for place in sorted(found)] for precision, found in sorted(points.items())
+            precision: [found[place] for place in sorted(found)]
+            for precision, found in sorted(points.items())
         },
     }
 
@@ -89,7 +91,7 @@ def engine_ms(points: list[dict[str, Any]], case: dict[str, Any]) -> float:
     """The engine's time of a case's mean batch, on a line between its points."""
     known = sorted((p["batch"], p["p50_ms"]) for p in points if p["instances"] == case["instances"])
     size = case["images_per_batch"]
-    for (low, first), (high, last) in zip(known, known[1:], strict=False):
+    for (low, first), (high, last) in pairwise(known):
         if low <= size <= high:
             return float(first + (last - first) * (size - low) / (high - low))
     raise ValueError(f"no points around a batch of {size}")

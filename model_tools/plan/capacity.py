@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 DELAYS = (0, 500, 1000, 2000, 5000)  # microseconds
-_REQUESTS = (50_000, 400_000)  # of a simulation, least and most; the p99 of the fewest is known to some 2 %
+_REQUESTS = (50_000, 200_000)  # of a simulation, least and most; the p99 of the fewest is known to some 2 %
 # Of what a pod serves at the most, where the table of its latencies has its lines.
 LOADS = (0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.1, 1.3, 1.6, 2.0)
 
@@ -28,8 +28,8 @@ LOADS = (0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.
 class Objectives:
     """Those of a release's values that a plan has to meet; times in seconds.
 
-    percentile, threshold: the share of the requests that is answered within. queue_time: as a mean. availability: the
-    share of the requests that is answered.
+    percentile, threshold: the share of the requests that is answered within. queue_time: as a mean.
+    availability: the share of the requests that is answered.
     """
 
     percentile: float
@@ -77,8 +77,10 @@ class Pod:
 class Table:
     """How requests fare on one pod by the requests a second that it gets: a line for each of `rates`.
 
-    refused, late: shares of all requests; late are those refused or above the threshold. queue_time: mean seconds.
-    bounds, latencies: upper bounds in seconds, and the share of the served requests within each, [rate][bound].
+    refused, late: shares of all requests; late are those refused or above the threshold. queue_time: mean
+    seconds.
+    bounds, latencies: upper bounds in seconds, and the share of the served requests within each,
+    [rate][bound].
     """
 
     rates: Floats
@@ -109,7 +111,9 @@ class Table:
         """The percentile at each of `rates`."""
         import numpy as np
 
-        return np.array([self.percentile(np.eye(len(self.rates))[line], share) for line in range(len(self.rates))])
+        return np.array(
+            [self.percentile(np.eye(len(self.rates))[line], share) for line in range(len(self.rates))]
+        )
 
 
 def candidates(
@@ -117,8 +121,8 @@ def candidates(
 ) -> Iterator[tuple[Batching, int]]:
     """Configurations that could meet the objectives: batch sizes and instances that the curve has points of.
 
-    The queue follows from the latency objective: a request that has waited for so long that it can't be answered in
-    time is refused, and so is one that finds more in the queue than the pod works off until then.
+    The queue follows from the latency objective: a request that has waited for so long that it can't be
+    answered in time is refused, and so is one that finds more in the queue than the pod works off until then.
     """
     for instances in counts or curve.instances:
         for size in curve.batches(instances):
@@ -140,8 +144,8 @@ def best(
 ) -> Pod:
     """The configuration that serves most within the objectives. Raises CheckFailed where none does.
 
-    Those that could serve most come first; one that doesn't meet the objectives at the rate of the best so far costs
-    one simulation and no more.
+    Those that could serve most come first; one that doesn't meet the objectives at the rate of the best so
+    far costs one simulation and no more.
     """
     ordered = sorted(
         choices, key=lambda choice: -curve.service(choice[1], choice[0].max_size).capacity(choice[0].max_size)
@@ -169,13 +173,15 @@ def best(
 
 
 def steady(curve: Curve, batching: Batching, instances: int, rate: float, seed: int = 1) -> Outcome:
-    """What becomes of Poisson arrivals at one pod, of so many that the beginning with an empty queue is a small part.
+    """What becomes of Poisson arrivals at one pod, of so many that the empty queue at first is little.
 
     A queue forgets in a number of requests that grows with 1 / (1 - load)^2.
     """
     service = curve.service(instances, batching.max_size)
     load = rate / service.capacity(batching.max_size)
-    requests = _REQUESTS[0] if load > 1 else min(_REQUESTS[1], max(_REQUESTS[0], 40 / max(1e-3, 1 - load) ** 2))
+    requests = (
+        _REQUESTS[0] if load > 1 else min(_REQUESTS[1], max(_REQUESTS[0], 40 / max(1e-3, 1 - load) ** 2))
+    )
     return simulate(poisson(rate, int(requests), seed), batching, service, seed)
 
 

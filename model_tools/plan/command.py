@@ -18,8 +18,8 @@ def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:
         most = max(curve.points, key=lambda point: point.batch * point.instances / point.typical)
         rate = most.batch * most.instances / most.typical * 1000
         click.echo(
-            f"--gpu {gpu:12} {curve.precision:10} {curve.kind:10} up to {rate:7,.0f}/s, batches of {most.batch} on"
-            f" {most.instances}; {curve.notes[0]}"
+            f"--gpu {gpu:12} {curve.precision:10} {curve.kind:10} up to {rate:7,.0f}/s,"
+            f" batches of {most.batch} on {most.instances}; {curve.notes[0]}"
         )
     context.exit()
 
@@ -27,7 +27,7 @@ def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:
 @click.command("plan", short_help="Nodes, batching, autoscaling and cost of each region for its traffic.")
 @click.argument("traffic", metavar="TRAFFIC", type=click.Path(path_type=Path))
 @click.option("--values", "files", multiple=True, metavar="FILE", type=click.Path(path_type=Path),
-              help="Values over the chart's, for objectives, precision and autoscaling; may be given again.")  # fmt: skip
+              help="Values over the chart's, as for helm; may be given again.")  # fmt: skip
 @click.option("--gpu", default="t4", show_default=True, metavar="NAME", help="A curve that comes along.")
 @click.option("--curve", "file", metavar="FILE", type=click.Path(path_type=Path),
               help="A curve of your own, as `engine bench --json` prints it; in place of --gpu.")  # fmt: skip
@@ -39,9 +39,11 @@ def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:
 @click.option("--keep-batching", is_flag=True, help="Plan with the values' batching and instances.")
 @click.option("--spare/--no-spare", default=True, show_default=True,
               help="Whether the loss of any one region has to be survived.")  # fmt: skip
-@click.option("--load", "share", default=0.7, show_default=True, type=click.FloatRange(0, 1, min_open=True),
-              metavar="NUMBER", help="Of what a pod serves within the objectives, what it is to get.")  # fmt: skip
-@click.option("--node-start", default=300.0, show_default=True, type=click.FloatRange(0, 3600), metavar="SECONDS",
+@click.option("--load", "share", default=0.7, show_default=True, metavar="NUMBER",
+              type=click.FloatRange(0, 1, min_open=True),
+              help="Of what a pod serves within the objectives, what it is to get.")  # fmt: skip
+@click.option("--node-start", default=300.0, show_default=True, metavar="SECONDS",
+              type=click.FloatRange(0, 3600),
               help="From a pod that is asked for to one that serves, on a new node.")  # fmt: skip
 @click.option("--output", metavar="DIR", type=click.Path(path_type=Path),
               help="Folder for a page with plots, plan.json, and a values file for each region.")  # fmt: skip
@@ -65,15 +67,18 @@ def command(
 ) -> None:
     """Plan the GPU nodes for TRAFFIC, a YAML file with regions and their peaks.
 
-    Finds the batching that serves most within the objectives of the values, by simulating Triton's queue with the
-    times of a GPU's curve; sets the autoscaler; and checks the result on a simulated day, and on one without each of
-    the regions. Status 1 where no plan meets the objectives.
+    Finds the batching that serves most within the objectives of the values, by simulating Triton's queue with
+    the times of a GPU's curve; sets the autoscaler; and checks the result on a simulated day, and on one
+    without each of the regions. Status 1 where no plan meets the objectives.
     """
-    from model_tools.plan import curves, output as outputs, planning
+    from model_tools.plan import curves, planning
+    from model_tools.plan import output as outputs
     from model_tools.plan import traffic as traffics
     from model_tools.progress import steps
     from model_tools.values import load_values
 
+    if output:
+        outputs.check_folder(output)
     values = load_values(files)
     if precision:
         values["model"] = {**values.get("model", {}), "precision": precision}
@@ -82,9 +87,9 @@ def command(
     planned = traffics.load(traffic, price, growth)
     with steps() as step:
         step(f"simulating {curve.name}")
-        plan = planning.make(
-            planned, curve, values, step.update, keep_batching, spare, node_start, share
-        )
+        pod, table = planning.size(curve, values, step.update, keep_batching)
+        step("simulating days")
+        plan = planning.make(planned, pod, table, values, step.update, spare, node_start, share)
     if output:
         outputs.write(plan, output)
     if as_json:

@@ -5,12 +5,14 @@ A file is JSON:
     {"gpu": "NVIDIA T4", "kind": "published", "sources": ["..."], "notes": ["..."], "overhead_ms": 0,
      "curves": {"int8": [{"batch": 16, "instances": 1, "p50_ms": 5.23, "p99_ms": 5.9, "basis": "..."}, ...]}}
 
-`kind` is measured or published, `curves` has a list of points by precision (`any` for all). A point is the time of a
-batch while all of its `instances` are busy; p50_ms is the typical one, further p<number>_ms are how it spreads.
-`basis` says where a point comes from when it is not measured. Between points times are interpolated, in the batch and
-in the instances; smaller batches than the smallest take as long as that, larger ones than the largest are not known.
+`kind` is measured or published, `curves` has a list of points by precision (`any` for all). A point is the
+time of a batch while all of its `instances` are busy; p50_ms is the typical one, further p<number>_ms are how
+it spreads. `basis` says where a point comes from when it is not measured. Between points times are
+interpolated, in the batch and in the instances; smaller batches than the smallest take as long as that,
+larger ones than the largest are not known.
 
-What `model-tools engine bench --json` prints is taken as it is: a JSON object a line, without gpu and precision.
+What `model-tools engine bench --json` prints is taken as it is: a JSON object a line, without gpu and
+precision.
 """
 
 from __future__ import annotations
@@ -65,7 +67,7 @@ class Curve:
         return sorted({point.instances for point in self.points})
 
     def batches(self, instances: int) -> list[int]:
-        """The batch sizes with a point of their own, up to the largest that is known with so many instances."""
+        """The batch sizes with a point of their own, up to the largest known with so many instances."""
         largest = max(point.batch for point in self.points if point.instances == instances)
         return sorted({point.batch for point in self.points if point.batch <= largest})
 
@@ -89,6 +91,7 @@ class Curve:
 
         Raises BadInput for what there are no points of.
         """
+        self.seconds(largest, instances)  # refuses the largest, and not the first that is too large
         return Service(
             [
                 [0.0, *(self.seconds(batch, busy) for batch in range(1, largest + 1))]
@@ -100,7 +103,7 @@ class Curve:
 
     @property
     def spread(self) -> tuple[tuple[float, float], ...]:
-        """Quantiles of a batch's time as multiples of the typical one, the mean over those points that have them."""
+        """Quantiles of a batch's time as multiples of the typical one: means over the points with them."""
         ratios: dict[float, list[float]] = {}
         for point in self.points:
             for share, value in point.quantiles if len(point.quantiles) > 1 else ():

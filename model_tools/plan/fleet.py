@@ -1,21 +1,24 @@
 """A day of all regions: routing, autoscaling and nodes that take their time, a step of 15 seconds at a time.
 
-Requests are a fluid here: within a step each pod gets its share of its region's requests a second, and how they fare
-is read off the table that the simulation of one pod gave.
+Requests are a fluid here: within a step each pod gets its share of its region's requests a second, and how
+they fare is read off the table that the simulation of one pod gave.
 
-    routing       the clients' own region first; what its ready pods can't serve within the objectives goes to the
+    routing       the clients' own region first; what its ready pods can't serve within the objectives goes to
+    the
                   next closest region that can, and stays at home, to wait and be refused, where none can
-    autoscaling   as the chart does it: the larger of requests / requestsPerSecond and, while queue time or refusals
-                  miss their objectives, a quarter more than answer; a HorizontalPodAutoscaler's tolerance, policies
-                  and stabilisation
-    nodes         a pod that is asked for is ready when its node has started; a node stays for 10 minutes after its pod
+    autoscaling   as the chart does it: the larger of requests / requestsPerSecond and, while queue time or
+    refusals
+                  miss their objectives, a quarter more than answer; a HorizontalPodAutoscaler's tolerance,
+                  policies and stabilisation
+    nodes         a pod that is asked for is ready when its node has started; a node stays for 10 minutes
+    after its pod
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +69,7 @@ class Scaling:
 
 @dataclass(frozen=True)
 class Fleet:
-    """What is planned for each region, in the order of the traffic's: bounds of the pods, and the autoscaler's target.
+    """What is planned for the traffic's regions: bounds of each one's pods, and the autoscaler's target.
 
     target: requests a second that a pod is to get. limit: those that the balancer sends it at the most.
     """
@@ -90,10 +93,11 @@ class Failure:
 class Day:
     """What happened, by [region, step] unless said otherwise.
 
-    times: of the steps, seconds. demand: requests a second of the region's clients. load: that it was sent. ready, asked:
-    pods. nodes: that are paid for. late: requests a second, of those it was sent, refused or above the threshold.
-    refused: requests a second. spilled: requests a second of its clients that another region was sent. far: the mean
-    round trip of those, seconds. weights: [region, rate of the table], requests served.
+    times: of the steps, seconds. demand: requests a second of the region's clients. load: that it was sent.
+    ready, asked: pods. nodes: that are paid for. late: requests a second, of those it was sent, refused or
+    above the threshold.
+    refused: requests a second. spilled: requests a second of its clients that another region was sent. far:
+    the mean round trip of those, seconds. weights: [region, rate of the table], requests served.
     """
 
     times: Floats
@@ -139,7 +143,7 @@ def simulate(
     start: float = 0,
     end: float = DAY,
 ) -> Day:
-    """From `start` to `end`, seconds of the day, which begin with as many pods as the autoscaler would have there."""
+    """From `start` to `end`, seconds of the day, beginning with as many pods as the autoscaler would have."""
     import numpy as np
 
     times = np.arange(start, end, STEP, dtype=float)
@@ -155,7 +159,9 @@ def simulate(
         ready = scaler.ready()
         if down is not None:
             ready[down] = 0
-        load, columns["spilled"][:, step], columns["far"][:, step] = router.route(demand[:, step], ready, down)
+        load, columns["spilled"][:, step], columns["far"][:, step] = router.route(
+            demand[:, step], ready, down
+        )
         rate = load / np.maximum(ready, 1)
         refused = np.where(ready > 0, table.at(table.refused, rate), 1.0)
         # Beyond the table a pod serves as much as at its end.
@@ -171,8 +177,8 @@ def simulate(
         counts["asked"][:, step] = scaler.asked
         scaler.step(load, refused, table.at(table.queue_time, rate), ready, down)
     return Day(
-        times, demand, columns["load"], counts["ready"], counts["asked"], _nodes(counts["asked"]), columns["late"],
-        columns["refused"], columns["spilled"], columns["far"], weights,
+        times, demand, columns["load"], counts["ready"], counts["asked"], _nodes(counts["asked"]),
+        columns["late"], columns["refused"], columns["spilled"], columns["far"], weights,
     )  # fmt: skip
 
 
@@ -199,7 +205,7 @@ class _Router:
         ]
 
     def route(self, demand: Floats, ready: Whole, down: int | None) -> tuple[Floats, Floats, Floats]:
-        """Requests a second that each region is sent, that its clients send elsewhere, and their mean round trip."""
+        """What each region is sent, what its clients send elsewhere (a second), and the way there and back."""
         import numpy as np
 
         room = ready * self.limit
@@ -216,7 +222,7 @@ class _Router:
                     load[target] += sent
                     spilled[source] += sent
                     travelled[source] += sent * far
-            for source in np.flatnonzero(left > 0):
+            for source in np.flatnonzero(left > 0).tolist():
                 home = source
                 if down == source and self.nearest[source]:
                     home = self.nearest[source][0]
@@ -229,7 +235,8 @@ class _Router:
 class _Scaler:
     """The autoscaler of every region, and the nodes that its pods wait for.
 
-    What it remembers are rows of a step each, [step, region], behind as many as it looks back at the beginning.
+    What it remembers are rows of a step each, [step, region], behind as many as it looks back at the
+    beginning.
     """
 
     def __init__(
@@ -357,5 +364,3 @@ def _nodes(asked: Whole) -> Whole:
     padded = np.concatenate([np.repeat(asked[:, :1], keep, axis=1), asked], axis=1)
     found: Whole = np.lib.stride_tricks.sliding_window_view(padded, keep + 1, axis=1).max(axis=2)
     return found
-
-

@@ -21,6 +21,7 @@ _REASONS = {
     "loss": "the loss of a region",
 }
 _SHOWN = 5  # regions with a colour of their own
+_EVERY = 20  # steps of a day from one point of a plot to the next
 
 
 def record(plan: Plan) -> dict[str, Any]:
@@ -77,6 +78,12 @@ def values(plan: Plan) -> dict[str, dict[str, Any]]:
     return found
 
 
+def check_folder(folder: Path) -> None:
+    """Raises BadInput for a folder that holds something other than a plan."""
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "plan.json").is_file():
+        raise BadInput(f"{folder}: is not empty and no plan; it would be replaced")
+
+
 def write(plan: Plan, folder: Path) -> None:
     """Writes index.html, plan.svg, plan.json and values/REGION.yaml; a folder that is there is replaced.
 
@@ -84,8 +91,7 @@ def write(plan: Plan, folder: Path) -> None:
     """
     import yaml
 
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "plan.json").is_file():
-        raise BadInput(f"{folder}: is not empty and no plan; it would be replaced")
+    check_folder(folder)
     picture = draw(plan)
     with written_aside(folder) as aside:
         (aside / "plan.json").write_text(json.dumps(record(plan), indent=2) + "\n")
@@ -127,13 +133,15 @@ def summary(plan: Plan) -> dict[str, str]:
     lines = {
         "GPU": f"{curve.gpu}, {curve.precision}: {curve.kind} figures",
         "objectives": str(plan.objectives),
-        "batching": f"at most {batching.max_size} on {pod.instances} instances, delay {batching.max_queue_delay} µs,"
-        f" queue {batching.queue.size} requests and {batching.queue.timeout / 1000:.0f} ms",
+        "batching": f"at most {batching.max_size} on {pod.instances} instances,"
+        f" delay {batching.max_queue_delay} µs, queue {batching.queue.size} requests"
+        f" and {batching.queue.timeout / 1000:.0f} ms",
         "a pod": f"serves {pod.rate:,.0f}/s within the objectives, gets {plan.fleet.target:,.0f}/s"
         f" ({plan.reasons.share * 100:.0f} %, for {_REASONS[plan.reasons.deciding]}),"
         f" {plan.fleet.limit:,.0f}/s at the most",
-        "a day": f"{plan.day.requests / 1e9:,.2f} billion requests, {plan.day.demand.sum(axis=0).max():,.0f}/s at the"
-        f" most, {plan.day.nodes.sum(axis=0).max()} nodes at the most, {_percent(plan.day.on_time_share)} on time",
+        "a day": f"{plan.day.requests / 1e9:,.2f} billion requests, at most"
+        f" {plan.day.demand.sum(axis=0).max():,.0f}/s, at most {plan.day.nodes.sum(axis=0).max()} nodes,"
+        f" {_percent(plan.day.on_time_share)} on time",
         "cost": f"{plan.cost:,.0f} a month, {plan.cost_of_a_million:.3f} a million requests",
     }
     if loss := plan.worst_loss:
@@ -149,7 +157,18 @@ def summary(plan: Plan) -> dict[str, str]:
 def heads(plan: Plan) -> tuple[str, ...]:
     """Of the columns of `rows`."""
     percentile = f"p{plan.objectives.percentile * 100:g}"
-    return ("region", "peak/s", "pods", "nodes, mean", "at most", "p50", percentile, "on time", "spilled", "cost a month")
+    return (
+        "region",
+        "peak/s",
+        "pods",
+        "nodes, mean",
+        "at most",
+        "p50",
+        percentile,
+        "on time",
+        "spilled",
+        "cost a month",
+    )
 
 
 def rows(plan: Plan) -> list[list[str]]:
@@ -189,8 +208,8 @@ def draw(plan: Plan) -> str:
         for axes in panels.flat:
             axes.set_ylim(bottom=0, top=axes.get_ylim()[1] * 1.02 or 1)
             axes.legend(
-                loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, frameon=False, fontsize=7.5, handlelength=1.2,
-                borderaxespad=0, columnspacing=1.2,
+                loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, frameon=False, fontsize=7.5,
+                handlelength=1.2, borderaxespad=0, columnspacing=1.2,
             )  # fmt: skip
         return svg(figure)
 
@@ -204,7 +223,9 @@ def _draw_pod(axes: Axes, plan: Plan) -> None:
         name = f"p{share * 100:g}"
         colour = PERCENTILES.get(name, PERCENTILES["p99"])
         axes.plot(table.rates[shown], table.percentiles(share)[shown] * 1000, color=colour, label=name)
-    axes.axhline(objectives.threshold * 1000, color=LIMIT, linewidth=1.2, linestyle=(0, (4, 3)), label="objective")
+    axes.axhline(
+        objectives.threshold * 1000, color=LIMIT, linewidth=1.2, linestyle=(0, (4, 3)), label="objective"
+    )
     axes.axvline(plan.fleet.target, color=INK, linewidth=1, linestyle=(0, (1, 2)), label="planned")
     axes.set_xlabel("requests/s on one pod")
     axes.set_ylabel("latency, ms")
@@ -222,9 +243,11 @@ def _draw_requests(axes: Axes, plan: Plan) -> None:
         parts.append(day.demand[others].sum(axis=0))
         labels.append(f"{len(others)} others")
         colours.append(GRID)
-    hours = day.times / 3600
-    axes.stackplot(hours, parts, labels=labels, colors=colours, linewidth=0)
-    axes.plot(hours, day.ready.sum(axis=0) * plan.fleet.limit, color=INK, linewidth=1.1, label="ready pods serve")
+    hours = day.times[::_EVERY] / 3600
+    shown = [part[::_EVERY] for part in parts]
+    axes.stackplot(hours, shown, labels=labels, colors=colours, linewidth=0)
+    serve = day.ready.sum(axis=0)[::_EVERY] * plan.fleet.limit
+    axes.plot(hours, serve, color=INK, linewidth=1.1, label="ready pods serve")
     _hours(axes, "requests/s")
 
 
@@ -232,11 +255,11 @@ def _draw_nodes(axes: Axes, plan: Plan) -> None:
     from model_tools.slo.plots import INK, PARTS
 
     day = plan.day
-    hours = day.times / 3600
-    needed = day.demand / plan.fleet.limit
-    axes.plot(hours, day.nodes.sum(axis=0), color=INK, label="nodes")
-    axes.plot(hours, day.ready.sum(axis=0), color=PARTS["infer"], linewidth=1.1, label="pods ready")
-    axes.fill_between(hours, needed.sum(axis=0), color=PARTS["output"], linewidth=0, label="pods that the load needs")
+    nodes, ready, demand = (column.sum(axis=0)[::_EVERY] for column in (day.nodes, day.ready, day.demand))
+    hours, needed = day.times[::_EVERY] / 3600, demand / plan.fleet.limit
+    axes.plot(hours, nodes, color=INK, label="nodes")
+    axes.plot(hours, ready, color=PARTS["infer"], linewidth=1.1, label="pods ready")
+    axes.fill_between(hours, needed, color=PARTS["output"], linewidth=0, label="pods that the load needs")
     _hours(axes, "nodes and pods, all regions")
 
 
@@ -252,7 +275,9 @@ def _draw_loss(axes: Axes, plan: Plan) -> None:
     day = loss.day
     minutes = (day.times - loss.start) / 60
     axes.plot(minutes, day.demand.sum(axis=0), color=INK, label="requests/s")
-    axes.plot(minutes, day.ready.sum(axis=0) * plan.fleet.limit, color=PARTS["infer"], label="ready pods serve")
+    axes.plot(
+        minutes, day.ready.sum(axis=0) * plan.fleet.limit, color=PARTS["infer"], label="ready pods serve"
+    )
     axes.plot(minutes, day.spilled.sum(axis=0), color=PARTS["queue"], label="served elsewhere")
     axes.plot(minutes, day.late.sum(axis=0), color=LIMIT, label="late or refused")
     axes.set_xlabel(f"minutes from the loss of {loss.region}, {_clock(loss.start)} UTC")
@@ -270,11 +295,13 @@ def _page(plan: Plan, picture: str) -> str:
     from model_tools.slo.report import STYLE
 
     head = "".join(
-        f'<th class="{"number" if index else "name"}">{_text(name)}</th>' for index, name in enumerate(heads(plan))
+        f'<th class="{"number" if index else "name"}">{_text(name)}</th>'
+        for index, name in enumerate(heads(plan))
     )
     body = "".join(
         "<tr>" + "".join(
-            f'<td class="{"number" if index else "name"}">{_text(cell)}</td>' for index, cell in enumerate(row)
+            f'<td class="{"number" if index else "name"}">{_text(cell)}</td>'
+            for index, cell in enumerate(row)
         ) + "</tr>"
         for row in rows(plan)
     )  # fmt: skip
@@ -282,9 +309,7 @@ def _page(plan: Plan, picture: str) -> str:
         f'<tr><td class="name">{_text(name)}</td><td>{_text(text)}</td></tr>'
         for name, text in summary(plan).items()
     )
-    sources = "".join(
-        f"<li>{_text(text)}</li>" for text in (*plan.pod.curve.sources, *plan.pod.curve.notes)
-    )
+    sources = "".join(f"<li>{_text(text)}</li>" for text in (*plan.pod.curve.sources, *plan.pod.curve.notes))
     return f"""<!doctype html>
 <html lang="en">
 <head>

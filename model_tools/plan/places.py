@@ -1,4 +1,4 @@
-"""Where the cloud's regions are: latitude and longitude of the city, and the hours of its standard time from UTC."""
+"""Where the cloud's regions are: latitude and longitude, and the hours of their standard time from UTC."""
 
 PLACES: dict[str, tuple[float, float, float]] = {
     "africa-south1": (-26.2, 28.0, 2),

@@ -1,4 +1,4 @@
-"""From traffic, objectives and a curve to nodes, batching, thresholds and cost, and the day that checks them."""
+"""From traffic, objectives and a curve to nodes, batching and cost, and the days that check them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from model_tools.config import Batching, ModelConfig
+from model_tools.config import ModelConfig
 from model_tools.console import CheckFailed
 from model_tools.plan import fleet as fleets
 from model_tools.plan.capacity import Objectives, Pod, Table, best, candidates, tabulate
@@ -37,8 +37,9 @@ LIMIT = 0.95
 class Reasons:
     """The share of a pod's rate that the autoscaler aims at, and what each consideration alone would allow.
 
-    usual: what the chart's documentation says. growth: the day's steepest rise while a node starts. loss: the other
-    regions' running pods take over a lost one's clients at the worst moment of the day; 1 where that is not asked for.
+    usual: what the chart's documentation says. growth: the day's steepest rise while a node starts. loss: the
+    other regions' running pods take over a lost one's clients at the worst moment of the day; 1 where that is
+    not asked for.
     """
 
     usual: float
@@ -114,27 +115,19 @@ class Plan:
         return min(self.losses, key=lambda loss: (loss.on_time, -loss.moved), default=None)
 
 
-def make(
-    traffic: Traffic,
-    curve: Curve,
-    values: Mapping[str, Any],
-    tell: Callable[[str], None],
-    keep_batching: bool = False,
-    survive: bool = True,
-    node_start: float = 300,
-    usual_load: float = USUAL_LOAD,
-) -> Plan:
-    """The cheapest plan with one kind of pod. values: the chart's, with the user's over them.
+def size(
+    curve: Curve, values: Mapping[str, Any], tell: Callable[[str], None], keep_batching: bool = False
+) -> tuple[Pod, Table]:
+    """The batching that serves most within the values' objectives, and how requests fare on such a pod.
 
-    keep_batching: the values' batching and instances stay as they are. survive: the loss of any one region.
-    Raises BadInput for values that don't go with the curve, CheckFailed where no plan meets the objectives.
+    keep_batching: the values' own batching and instances. tell: takes what is being done, for who waits.
+    Raises BadInput for values that don't go with the curve, CheckFailed where no batching meets the
+    objectives.
     """
     objectives = Objectives.from_values(values)
-    scaling = Scaling.from_values(values)
     config = ModelConfig.from_values(values.get("model", {}))
-    if keep_batching:
-        choices: list[tuple[Batching, int]] = [(config.batching, config.instances.count)]
-    else:
+    choices = [(config.batching, config.instances.count)]
+    if not keep_batching:
         choices = list(candidates(curve, objectives))
         if not choices:
             raise CheckFailed(
@@ -142,7 +135,25 @@ def make(
                 " slo.latency.server.threshold"
             )
     pod = best(curve, objectives, choices, tell)
-    table = tabulate(pod, objectives, tell)
+    return pod, tabulate(pod, objectives, tell)
+
+
+def make(
+    traffic: Traffic,
+    pod: Pod,
+    table: Table,
+    values: Mapping[str, Any],
+    tell: Callable[[str], None],
+    survive: bool = True,
+    node_start: float = 300,
+    usual_load: float = USUAL_LOAD,
+) -> Plan:
+    """The plan for a fleet of such pods. values: the chart's, with the user's over them.
+
+    survive: the loss of any one region. node_start: seconds. usual_load: share of a pod's rate that it is to
+    get. Raises BadInput for values that are no autoscaler's, CheckFailed where a day misses the objectives.
+    """
+    objectives, scaling = Objectives.from_values(values), Scaling.from_values(values)
     survive = survive and len(traffic.regions) > 1
     reasons = _reasons(traffic, survive, node_start, scaling, usual_load)
     fleet = _fleet(traffic, pod, reasons, survive)
@@ -155,7 +166,7 @@ def make(
             losses.append(_lose(index, traffic, fleet, table, scaling, objectives, node_start))
     plan = Plan(
         traffic, objectives, pod, table, reasons, fleet, day,
-        tuple(_region(index, traffic, fleet, day, table, objectives) for index in range(len(traffic.regions))),
+        tuple(_region(i, traffic, fleet, day, table, objectives) for i in range(len(traffic.regions))),
         tuple(losses), node_start,
     )  # fmt: skip
     _check(plan)
@@ -165,7 +176,7 @@ def make(
 def _reasons(
     traffic: Traffic, survive: bool, node_start: float, scaling: Scaling, usual_load: float
 ) -> Reasons:
-    """The autoscaler leaves a load alone that is within its tolerance of the target, so each has that on top."""
+    """A load within the autoscaler's tolerance of the target is left alone, so there is that on top."""
     import numpy as np
 
     times = np.arange(0, DAY, _GRID)

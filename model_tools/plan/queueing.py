@@ -1,21 +1,23 @@
 """A queueing simulation of Triton's dynamic batching.
 
-What is simulated, for requests of one item each: a bounded queue whose requests expire, batches that are formed
-when an instance is idle (preferred sizes, largest size, queue delay), and k instances that share one GPU: a batch
-goes on at the speed of as many instances as are busy at that moment, and that changes while it runs.
+What is simulated, for requests of one item each: a bounded queue whose requests expire, batches that are
+formed when an instance is idle (preferred sizes, largest size, queue delay), and k instances that share one
+GPU: a batch goes on at the speed of as many instances as are busy at that moment, and that changes while it
+runs.
 
-The rules are those of Triton's dynamic batch scheduler with a bounded queue, which the chart always has (without
-any bound Triton forms batches ahead of the instances, which differs only where a delay and several preferred sizes
-meet):
+The rules are those of Triton's dynamic batch scheduler with a bounded queue, which the chart always has
+(without any bound Triton forms batches ahead of the instances, which differs only where a delay and several
+preferred sizes meet):
 
     delay 0         an idle instance takes the largest preferred size that waits, else all that waits
-    delay above 0   a preferred size is taken at once; fewer requests are taken when the first has waited for the delay,
+    delay above 0   a preferred size is taken at once; fewer requests are taken when the first has waited for
+    the delay,
                     and then as many as fit into the largest batch
 
 Requests that expire are refused when the next batch is formed, not before, as in Triton.
 
-The event loop is over batches, not requests: a few microseconds a batch whatever its size. What is of requests
-(arrivals, waits, latencies) is computed on arrays. Replications are calls with other seeds.
+The event loop is over batches, not requests: a few microseconds a batch whatever its size. What is of
+requests (arrivals, waits, latencies) is computed on arrays. Replications are calls with other seeds.
 """
 
 from __future__ import annotations
@@ -44,8 +46,10 @@ _EPSILON = 1e-12
 class Service:
     """How long batches take on the instances of one GPU.
 
-    seconds: [busy instances - 1][batch], of a typical batch while that many instances are busy; [..][0] is not used.
-    spread: (share, factor), rising: the quantiles of a batch's time as multiples of `seconds`; none: always 1.
+    seconds: [busy instances - 1][batch], of a typical batch while that many instances are busy; [..][0] is
+    not used.
+    spread: (share, factor), rising: the quantiles of a batch's time as multiples of `seconds`; none: always
+    1.
     overhead: seconds of each request outside queue and instance: network, parsing.
     """
 
@@ -94,8 +98,10 @@ class Service:
 class Outcome:
     """What became of the requests.
 
-    latency, wait: seconds, of each request that was served, in the order of arrival (a wait is without `overhead`).
-    full, expired: requests refused because the queue was full, or because they had waited for longer than its timeout.
+    latency, wait: seconds, of each request that was served, in the order of arrival (a wait is without
+    `overhead`).
+    full, expired: requests refused because the queue was full, or because they had waited for longer than its
+    timeout.
     sizes: of the batches, in the order of their start. busy: seconds that each instance worked on average.
     duration: seconds from the first arrival to the last, or to the last answer if that is later.
     """
@@ -146,7 +152,7 @@ class Outcome:
 
 
 def poisson(rate: float, count: int, seed: int) -> Floats:
-    """Times of `count` arrivals at `rate` a second. The same seed gives the same arrivals at any rate, scaled."""
+    """Times of `count` arrivals at `rate` a second: for one seed the same at any rate, scaled."""
     import numpy as np
 
     gaps: Floats = np.random.default_rng(seed).exponential(size=count)
@@ -155,7 +161,7 @@ def poisson(rate: float, count: int, seed: int) -> Floats:
 
 
 def split(arrivals: Floats, pods: int, balancer: str, seed: int = 0) -> list[Floats]:
-    """The arrivals of each of `pods` behind a balancer: each request to a random one, or to the next in turn."""
+    """The arrivals of each of `pods` behind a balancer: to a random one, or to the next in turn."""
     import numpy as np
 
     if balancer == "round-robin":
@@ -167,7 +173,7 @@ def split(arrivals: Floats, pods: int, balancer: str, seed: int = 0) -> list[Flo
 def simulate_pods(
     arrivals: Floats, pods: int, balancer: str, batching: Batching, service: Service, seed: int = 0
 ) -> Outcome:
-    """What becomes of the requests to several pods, each with a GPU of its own. balancer: one of BALANCERS."""
+    """What becomes of requests to several pods, each with a GPU of its own. balancer: of BALANCERS."""
     import numpy as np
 
     outcomes = [

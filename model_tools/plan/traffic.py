@@ -36,7 +36,8 @@ _REGION_KEYS = {"peak", "day", "place", "hours", "price", "maxNodes"}
 class Region:
     """A region's own clients. peak: requests a second in their busiest hour, at the time that is planned for.
 
-    hours: of the local day before UTC's. price: of a node, a dollar's worth an hour. most_nodes: that it may have.
+    hours: of the local day before UTC's. price: of a node, a dollar's worth an hour. most_nodes: that it may
+    have.
     """
 
     name: str
@@ -115,9 +116,7 @@ def load(file: Path, price: float | None = None, growth: float | None = None) ->
     return traffic
 
 
-def _region(
-    file: Path, name: str, given: Any, day: tuple[float, ...], factor: float, price: Any
-) -> Region:
+def _region(file: Path, name: str, given: Any, day: tuple[float, ...], factor: float, price: Any) -> Region:
     path = f"regions.{name}"
     if not isinstance(given, Mapping):
         raise BadInput(f"{file}: {path}: is {given!r}, and has to be a mapping with a peak")
@@ -127,7 +126,9 @@ def _region(
     place, hours = given.get("place"), given.get("hours")
     if place is None and hours is None:
         if name not in PLACES:
-            raise BadInput(f"{file}: {path}: is no region that is known; give place: [latitude, longitude] and hours")
+            raise BadInput(
+                f"{file}: {path}: is no region that is known; give place: [latitude, longitude] and hours"
+            )
         latitude, longitude, hours = PLACES[name]
     else:
         if not isinstance(place, Sequence) or len(place) != 2:
@@ -137,7 +138,9 @@ def _region(
         hours = _number(file, f"{path}.hours", 0 if hours is None else hours, -14, 14)
     price = given.get("price", price)
     if price is None:
-        raise BadInput(f"{file}: {path}.price: give what a node costs an hour, there, as price for all, or by --price")
+        raise BadInput(
+            f"{file}: {path}.price: give what a node costs an hour, there, as price for all, or by --price"
+        )
     most = given.get("maxNodes", 10_000)
     return Region(
         name=name,

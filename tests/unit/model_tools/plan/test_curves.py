@@ -18,7 +18,8 @@ ROOT = Path(__file__).parents[4]
 RESULTS = ROOT / "benchmarks" / "gpu" / "results"
 BENCH = [
     {"batch": batch, "instances": instances, "copies": copies, "method": "ahead", "images_per_s": 1,
-     "p50_ms": batch * instances * (2.0 if copies else 1.0), "p95_ms": 3.0 * batch * instances, "p99_ms": 100.0}
+     "p50_ms": batch * instances * (2.0 if copies else 1.0), "p95_ms": 3.0 * batch * instances,
+     "p99_ms": 100.0}
     for batch in (1, 8) for instances in (1, 2) for copies in (False, True)
 ]  # fmt: skip
 
@@ -86,13 +87,16 @@ def test_times_between_points_lie_on_lines(tmp_path: Path) -> None:
     assert found.seconds(6, 2) == pytest.approx(0.006)
 
 
-def test_smaller_batches_take_as_long_as_the_smallest_and_fewer_instances_as_the_fewest(tmp_path: Path) -> None:
+def test_smaller_batches_take_as_long_as_the_smallest_and_fewer_instances_as_the_fewest(
+    tmp_path: Path,
+) -> None:
     found = load_file(write(tmp_path, curve((4, 2, 2), (8, 2, 4))), "fp16")
     assert found.seconds(1, 2) == found.seconds(4, 2) == found.seconds(4, 1) == 0.002
 
 
 @pytest.mark.parametrize(
-    ("batch", "instances", "message"), [(9, 1, "a batch of 9, and"), (4, 3, "3 instances, and times are known")]
+    ("batch", "instances", "message"),
+    [(9, 1, "a batch of 9, and"), (4, 3, "3 instances, and times are known")],
 )
 def test_nothing_is_made_up_beyond_the_points(
     tmp_path: Path, batch: int, instances: int, message: str
@@ -142,7 +146,9 @@ POINT = {"batch": 1, "instances": 1, "p50_ms": 1}
         ({"curves": {"fp16": [POINT]}}, "has no curve of model.precision int8, only of fp16"),
     ],
 )
-def test_a_file_that_is_no_curve_is_refused_with_the_place(tmp_path: Path, content: Any, message: str) -> None:
+def test_a_file_that_is_no_curve_is_refused_with_the_place(
+    tmp_path: Path, content: Any, message: str
+) -> None:
     file = write(tmp_path, content)
     with pytest.raises(BadInput, match=message) as refusal:
         load_file(file, "int8")

@@ -125,7 +125,9 @@ class TestAutoscaler:
     def test_policies_bound_how_fast_pods_come(self, tmp_path: Path) -> None:
         """Twice as many or 4 more in a minute, whichever is more."""
         day_ = [0.01] * 8 + [1.0] * 16
-        found = day(planned(tmp_path, a={"peak": 100_000, "day": day_}), least=1, start=6 * 3600, end=10 * 3600)
+        found = day(
+            planned(tmp_path, a={"peak": 100_000, "day": day_}), least=1, start=6 * 3600, end=10 * 3600
+        )
         asked = found.asked[0]
         minute = 60 // STEP
         before, after = asked[:-minute], asked[minute:]
@@ -144,11 +146,19 @@ class TestAutoscaler:
         assert 10 <= asked.min() <= 11  # 700 / 70, and a tenth that moves nothing
 
     def test_a_load_within_the_tolerance_moves_nothing(self, tmp_path: Path) -> None:
-        found = day(planned(tmp_path, a={"peak": 1000, "day": [0.94] * 8 + [1.0] * 16}), start=6 * 3600, end=9 * 3600)
+        found = day(
+            planned(tmp_path, a={"peak": 1000, "day": [0.94] * 8 + [1.0] * 16}), start=6 * 3600, end=9 * 3600
+        )
         assert set(found.asked[0]) == {14}  # for 940; 1000 / 14 is 71.4, 2 % above the target
 
     def test_it_keeps_within_its_bounds(self, tmp_path: Path) -> None:
-        found = day(planned(tmp_path, a={"peak": 1000, "day": jump(8, 0.0)}), least=3, most=9, start=6 * 3600, end=9 * 3600)
+        found = day(
+            planned(tmp_path, a={"peak": 1000, "day": jump(8, 0.0)}),
+            least=3,
+            most=9,
+            start=6 * 3600,
+            end=9 * 3600,
+        )
         assert (found.asked.min(), found.asked.max()) == (3, 9)
 
     def test_the_guard_adds_a_quarter_while_requests_are_refused(self, tmp_path: Path) -> None:
@@ -161,7 +171,9 @@ class TestAutoscaler:
         assert found.refused[0, found.ready[0].argmax()] == 0
 
     def test_a_node_is_paid_for_ten_minutes_after_its_pod(self, tmp_path: Path) -> None:
-        found = day(planned(tmp_path, a={"peak": 700, "day": [1.0] * 8 + [0.1] * 16}), start=6 * 3600, end=10 * 3600)
+        found = day(
+            planned(tmp_path, a={"peak": 700, "day": [1.0] * 8 + [0.1] * 16}), start=6 * 3600, end=10 * 3600
+        )
         asked, nodes = found.asked[0], found.nodes[0]
         keep = KEEP_NODE // STEP
         assert (nodes >= asked).all()
@@ -182,7 +194,10 @@ def test_the_day_is_the_charts_own_autoscaler() -> None:
     ("changes", "message"),
     [
         ({"window": "soon"}, "autoscaling.window: 'soon' is no duration"),
-        ({"behavior": {"scaleUp": {"policies": [{"type": "Nodes"}]}}}, "autoscaling.behavior.scaleUp.policies"),
+        (
+            {"behavior": {"scaleUp": {"policies": [{"type": "Nodes"}]}}},
+            "autoscaling.behavior.scaleUp.policies",
+        ),
     ],
 )
 def test_values_that_are_no_autoscaler_are_refused(changes: dict[str, Any], message: str) -> None:

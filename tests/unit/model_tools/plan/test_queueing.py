@@ -13,11 +13,14 @@ from model_tools.plan.queueing import Outcome, Service, poisson, simulate, simul
 
 SERVICE = 0.010  # seconds of one request
 SINGLE = Batching(1)
-# The quantiles of an exponential distribution with mean 1; the mean of what is drawn from them is within 0.2 % of 1.
+# The quantiles of an exponential distribution with mean 1; the mean of what is drawn from them is within 0.2
+# % of 1.
 EXPONENTIAL = tuple((share, -math.log(1 - share)) for share in np.linspace(0, 0.9999, 4000))
 
 
-def independent(instances: int, service: float = SERVICE, spread: Sequence[tuple[float, float]] = ()) -> Service:
+def independent(
+    instances: int, service: float = SERVICE, spread: Sequence[tuple[float, float]] = ()
+) -> Service:
     """Instances that don't slow each other down; a batch takes as long as one request."""
     return Service([[0.0, *[service] * 64]] * instances, tuple(spread))
 
@@ -105,14 +108,17 @@ BATCHINGS = {
 
 @pytest.mark.parametrize("load", [0.5, 3.0, 9.0])
 @pytest.mark.parametrize("batching", BATCHINGS.values(), ids=BATCHINGS.keys())
-def test_no_request_is_lost_and_the_number_in_the_system_follows_little(batching: Batching, load: float) -> None:
+def test_no_request_is_lost_and_the_number_in_the_system_follows_little(
+    batching: Batching, load: float
+) -> None:
     arrivals = poisson(load / SERVICE, 30_000, 3)
     outcome = simulate(arrivals, batching, independent(2, spread=[(0.5, 1.0), (0.99, 1.4)]))
     assert outcome.arrived == len(arrivals)
     assert outcome.sizes.sum() == outcome.served
     assert outcome.sizes.max() <= batching.max_size
     assert (outcome.wait >= -1e-9).all()
-    # Little's law, with the number in the system counted at moments of its own and not from the latencies' sum.
+    # Little's law, with the number in the system counted at moments of its own and not from the latencies'
+    # sum.
     if outcome.served == len(arrivals):
         ends = np.sort(arrivals + outcome.latency)
         moments = np.linspace(arrivals[0], ends[-1], 200_001)
@@ -191,7 +197,7 @@ class TestPods:
             assert np.sort(np.concatenate(parts)) == pytest.approx(arrivals)
 
     def test_in_turn_is_steadier_than_at_random(self) -> None:
-        """Behind a balancer that takes turns a pod's arrivals are less bursty, so requests wait for less long."""
+        """Behind a balancer that takes turns a pod's arrivals are less bursty: shorter waits."""
         arrivals = poisson(4 * 0.8 / SERVICE, 100_000, 1)
         random = simulate_pods(arrivals, 4, "random", SINGLE, independent(1))
         turns = simulate_pods(arrivals, 4, "round-robin", SINGLE, independent(1))

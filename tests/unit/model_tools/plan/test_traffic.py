@@ -65,7 +65,8 @@ def test_prices_are_the_regions_then_the_commands_then_the_files(tmp_path: Path)
 
 def test_distances_and_round_trips_are_those_of_the_globe(tmp_path: Path) -> None:
     content = {"price": 1, "regions": {
-        "north": {"peak": 1, "place": [90, 0], "hours": 0}, "equator": {"peak": 1, "place": [0, 77], "hours": 5},
+        "north": {"peak": 1, "place": [90, 0], "hours": 0},
+        "equator": {"peak": 1, "place": [0, 77], "hours": 5},
         "us-east4": {"peak": 1}, "europe-west2": {"peak": 1},
     }}  # fmt: skip
     found = traffic(tmp_path, content)

@@ -1,0 +1,162 @@
+"""`model-tools plan` as a process: what it writes, what it says, and its exit status."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+
+from tests.chart.render import only, render_chart
+
+ROOT = Path(__file__).parents[4]
+REGIONS = ROOT / "docs" / "plan" / "three-regions.yaml"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of the example's plan, and what was printed."""
+    import subprocess
+    import sys
+
+    folder = tmp_path_factory.mktemp("plan") / "plan"
+    command = [
+        sys.executable,
+        "-m",
+        "model_tools",
+        "plan",
+        str(REGIONS),
+        "--precision=int8",
+        f"--output={folder}",
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return folder, result.stdout
+
+
+def test_the_tables_have_every_region_and_say_whose_figures_these_are(made: tuple[Path, str]) -> None:
+    folder, printed = made
+    for name in ("us-central1", "europe-west4", "asia-east1"):
+        assert name in printed
+    assert "NVIDIA T4, int8: published figures" in printed
+    assert "a month" in printed
+    assert f"{folder}/index.html" in printed
+
+
+@pytest.mark.parametrize("region", ["us-central1", "europe-west4", "asia-east1"])
+def test_a_regions_values_file_is_taken_by_the_chart_and_rendered(
+    made: tuple[Path, str], region: str
+) -> None:
+    """Over the chart's values, and over a region's own. The schema refuses keys that it does not know."""
+    folder, _ = made
+    file = folder / "values" / f"{region}.yaml"
+    plan = json.loads((folder / "plan.json").read_text())
+    planned = next(each for each in plan["regions"] if each["name"] == region)
+    for below in ([], [ROOT / "values" / "regions" / "us-central1.yaml"]):
+        manifests = render_chart(*below, file)
+        scaler = only(manifests, "ScaledObject", "-triton")["spec"]
+        assert (scaler["minReplicaCount"], scaler["maxReplicaCount"]) == (planned["least"], planned["most"])
+        load = next(trigger for trigger in scaler["triggers"] if trigger["name"] == "load")
+        assert float(load["metadata"]["threshold"]) == plan["autoscaling"]["requestsPerSecond"]
+        assert f'region="{region}"' in load["metadata"]["query"]
+        config = only(manifests, "ConfigMap", "-model-config")["data"]["resnet50.pbtxt"]
+        assert "max_batch_size: 16" in config
+        assert f"max_queue_size: {plan['pod']['batching']['queue']['maxSize']}" in config
+
+
+def test_the_page_needs_nothing_else_and_its_plots_are_real(made: tuple[Path, str]) -> None:
+    folder, _ = made
+    page = (folder / "index.html").read_text()
+    assert "http" not in page.replace("http://www.w3.org", "").replace("https://matplotlib.org", "").replace(
+        "http://purl.org", ""
+    ).replace("http://creativecommons.org", "")
+    root = ElementTree.fromstring((folder / "plan.svg").read_text())
+    texts = {element.text for element in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"objective", "planned", "asia-east1", "nodes", "served elsewhere"} <= texts
+
+
+def test_json_is_the_same_plan_again(made: tuple[Path, str], run: Any) -> None:
+    folder, _ = made
+    result = run("plan", REGIONS, "--precision", "int8", "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout) == json.loads((folder / "plan.json").read_text())
+
+
+def test_the_planets_day_is_planned_within_a_minute(run: Any) -> None:
+    """20 regions and 1 million requests a second; the time-out is `run`'s, twice that, for a busy machine."""
+    result = run("plan", ROOT / "docs" / "plan" / "planet.yaml", "--precision=int8", "--price=0.54", "--json")
+    assert result.returncode == 0, result.stderr
+    plan = json.loads(result.stdout)
+    assert len(plan["regions"]) == len(plan["losses"]) == 20
+    assert plan["day"]["highest"] == pytest.approx(1_000_000)
+    assert plan["day"]["on_time"] >= 0.99
+
+
+def test_curves_are_listed_with_what_they_are(run: Any) -> None:
+    result = run("plan", "--curves")
+    assert result.returncode == 0, result.stderr
+    lines = [line.split()[1:4] for line in result.stdout.splitlines()]
+    assert ["t4", "int8", "published"] in lines
+    assert ["h200", "fp16", "measured"] in lines
+
+
+def test_an_objective_that_nothing_meets_is_a_sentence_and_status_1(run: Any, tmp_path: Path) -> None:
+    values = tmp_path / "values.yaml"
+    values.write_text("slo: {latency: {server: {threshold: 0.002}}}")
+    result = run("plan", REGIONS, "--values", values, "--precision=int8", "--output", tmp_path / "plan")
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert "model-tools: t4 int8: no batch is computed within the 2 ms of slo.latency" in result.stderr
+    assert not (tmp_path / "plan").exists()
+
+
+def test_a_curve_of_ones_own_is_taken(run: Any, tmp_path: Path) -> None:
+    """As `engine bench --json` prints it."""
+    lines = [
+        {"batch": batch, "instances": 1, "copies": True, "method": "ahead",
+         "images_per_s": 1000 * batch / time, "p50_ms": time, "p95_ms": time, "p99_ms": time}
+        for batch, time in ((1, 2), (32, 8))
+    ]  # fmt: skip
+    file = tmp_path / "mine.json"
+    file.write_text("\n".join(map(json.dumps, lines)))
+    result = run("plan", REGIONS, "--curve", file, "--no-spare", "--json")
+    assert result.returncode == 0, result.stderr
+    plan = json.loads(result.stdout)
+    assert (plan["curve"]["gpu"], plan["pod"]["saturation"]) == ("mine", 4000)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["/nowhere.yaml"], "/nowhere.yaml: No such file"),
+        ([REGIONS, "--gpu", "b200"], "--gpu b200: there are curves of h200, h200-served, t4"),
+        (
+            [REGIONS, "--precision", "fp64"],
+            "has no curve of model.precision fp64, only of fp16, int8, savedmodel",
+        ),
+        ([REGIONS, "--curve", "/nowhere.json"], "/nowhere.json: no such file"),
+        ([REGIONS, "--price", "-1"], "-1"),
+        ([REGIONS, "--curve", REGIONS], "three-regions.yaml: is not JSON"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_one_line_and_status_2(
+    refusal: Callable[..., str], arguments: list[object], line: str
+) -> None:
+    assert line in refusal("plan", *arguments)
+
+
+def test_a_folder_that_is_no_plan_is_not_replaced(refusal: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("")
+    assert "is not empty and no plan" in refusal("plan", REGIONS, "--precision=int8", "--output", tmp_path)
+    assert (tmp_path / "precious").exists()
+
+
+def test_values_files_are_yaml_that_says_only_what_the_plan_decides(made: tuple[Path, str]) -> None:
+    folder, _ = made
+    content = yaml.safe_load((folder / "values" / "us-central1.yaml").read_text())
+    assert set(content) == {"region", "model", "triton", "autoscaling"}
+    assert set(content["model"]) == {"batching", "instances"}

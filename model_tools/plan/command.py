@@ -40,7 +40,7 @@ def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:
 @click.option("--spare/--no-spare", default=True, show_default=True,
               help="Whether the loss of any one region has to be survived.")  # fmt: skip
 @click.option("--load", "share", default=0.7, show_default=True, metavar="NUMBER",
-              type=click.FloatRange(0, 1, min_open=True),
+              type=click.FloatRange(0, 0.7, min_open=True),
               help="Of what a pod serves within the objectives, what it is to get.")  # fmt: skip
 @click.option("--node-start", default=300.0, show_default=True, metavar="SECONDS",
               type=click.FloatRange(0, 3600),

@@ -205,7 +205,7 @@ class _Router:
         ]
 
     def route(self, demand: Floats, ready: Whole, down: int | None) -> tuple[Floats, Floats, Floats]:
-        """What each region is sent, what its clients send elsewhere (a second), and the way there and back."""
+        """What each region is sent, what its clients send elsewhere, and how far: a second, seconds."""
         import numpy as np
 
         room = ready * self.limit

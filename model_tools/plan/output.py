@@ -18,7 +18,6 @@ SIZE = (11.2, 6.4)  # inches: a page 1200 px wide
 _REASONS = {
     "usual": "the usual share of what a pod serves",
     "growth": "the day's rise while a node starts",
-    "loss": "the loss of a region",
 }
 _SHOWN = 5  # regions with a colour of their own
 _EVERY = 20  # steps of a day from one point of a plot to the next
@@ -36,7 +35,7 @@ def record(plan: Plan) -> dict[str, Any]:
         "pod": {
             "batching": _batching(plan), "instances": pod.instances,
             "requests_per_second": round(pod.rate, 1), "saturation": round(pod.saturation, 1),
-            "max_rate_per_endpoint": plan.fleet.limit,
+            "full": round(plan.fleet.limit, 1),
         },
         "autoscaling": {
             "requestsPerSecond": plan.fleet.target, "share": round(plan.reasons.share, 4),
@@ -138,7 +137,7 @@ def summary(plan: Plan) -> dict[str, str]:
         f" and {batching.queue.timeout / 1000:.0f} ms",
         "a pod": f"serves {pod.rate:,.0f}/s within the objectives, gets {plan.fleet.target:,.0f}/s"
         f" ({plan.reasons.share * 100:.0f} %, for {_REASONS[plan.reasons.deciding]}),"
-        f" {plan.fleet.limit:,.0f}/s at the most",
+        f" is full at {plan.fleet.limit:,.0f}/s",
         "a day": f"{plan.day.requests / 1e9:,.2f} billion requests, at most"
         f" {plan.day.demand.sum(axis=0).max():,.0f}/s, at most {plan.day.nodes.sum(axis=0).max()} nodes,"
         f" {_percent(plan.day.on_time_share)} on time",

@@ -27,28 +27,25 @@ DAYS_A_MONTH = HOURS_A_MONTH / 24
 FAILURE = 3600.0  # seconds that the lost region is away
 _BEFORE = 1800.0  # of the day that is simulated ahead of it
 _GRID = 300.0  # seconds between the moments at which a loss is looked at
-# What a pod is loaded with, of what it serves within its objectives: docs/operations.md.
+# What a pod is to get of what it serves: the chart's documentation says so, and its routing counts on it.
 USUAL_LOAD = 0.7
-# Of that, what a balancer sends a pod at the most: the simulation is not trusted to the last requests.
-LIMIT = 0.95
+# Of what a pod serves in the simulation, which is not trusted to the last requests.
+MARGIN = 0.95
 
 
 @dataclass(frozen=True)
 class Reasons:
-    """The share of a pod's rate that the autoscaler aims at, and what each consideration alone would allow.
+    """The share of a pod's rate that the autoscaler aims at: the least that either allows.
 
-    usual: what the chart's documentation says. growth: the day's steepest rise while a node starts. loss: the
-    other regions' running pods take over a lost one's clients at the worst moment of the day; 1 where that is
-    not asked for.
+    usual: what the chart's documentation says. growth: the day's steepest rise while a node starts.
     """
 
     usual: float
     growth: float
-    loss: float
 
     @property
     def share(self) -> float:
-        return min(self.usual, self.growth, self.loss)
+        return min(self.usual, self.growth)
 
     @property
     def deciding(self) -> str:
@@ -155,7 +152,7 @@ def make(
     """
     objectives, scaling = Objectives.from_values(values), Scaling.from_values(values)
     survive = survive and len(traffic.regions) > 1
-    reasons = _reasons(traffic, survive, node_start, scaling, usual_load)
+    reasons = _reasons(traffic, node_start, scaling, usual_load)
     fleet = _fleet(traffic, pod, reasons, survive)
     tell(f"a day of {len(traffic.regions)} regions")
     day = fleets.simulate(traffic, fleet, table, scaling, objectives, node_start)
@@ -173,9 +170,7 @@ def make(
     return plan
 
 
-def _reasons(
-    traffic: Traffic, survive: bool, node_start: float, scaling: Scaling, usual_load: float
-) -> Reasons:
+def _reasons(traffic: Traffic, node_start: float, scaling: Scaling, usual_load: float) -> Reasons:
     """A load within the autoscaler's tolerance of the target is left alone, so there is that on top."""
     import numpy as np
 
@@ -186,41 +181,63 @@ def _reasons(
     ahead = traffic.demand((times + late) % DAY)
     some = demand > 0.01 * demand.max(axis=1, keepdims=True)
     rise = float(np.max(ahead[some] / demand[some]))
-    total = demand.sum(axis=0)
-    share = float(np.max(demand / np.maximum(total, 1e-9)))
-    return Reasons(
-        usual=usual_load,
-        growth=LIMIT / (1 + TOLERANCE) / rise,
-        loss=LIMIT * (1 - share) / (1 + TOLERANCE) if survive else 1.0,
-    )
+    return Reasons(usual=MARGIN * usual_load, growth=MARGIN / (1 + TOLERANCE) / rise)
 
 
 def _fleet(traffic: Traffic, pod: Pod, reasons: Reasons, survive: bool) -> Fleet:
-    """Bounds of the pods: the quietest moment's, and at most what the worst loss needs."""
+    """Bounds of the pods: at least for the quietest moment and for a loss, at most for the worst loss."""
     import numpy as np
 
-    target, limit = rounded(pod.rate * reasons.share), rounded(pod.rate * LIMIT)
+    target = rounded(pod.rate * reasons.share)
+    limit = target / USUAL_LOAD  # where the chart's routing takes a pod for full
     demand = traffic.demand(np.arange(0, DAY, _GRID))
-    round_trip = traffic.round_trip()
-    least = np.maximum(np.ceil(demand.min(axis=1) / target), 1)
-    running = np.maximum(np.ceil(demand / target), least[:, None])
-    highest = demand.max(axis=1)
-    for lost in range(len(traffic.regions)) if survive else ():
-        for moment in range(demand.shape[1]):
-            # Its clients go to the closest regions' running pods, whose autoscalers then follow.
-            left = demand[lost, moment]
-            for target_region in np.argsort(round_trip[lost]):
-                if target_region == lost or left <= 0:
-                    continue
-                own = demand[target_region, moment]
-                sent = min(left, max(0.0, running[target_region, moment] * limit - own))
-                left -= sent
-                highest[target_region] = max(highest[target_region], own + sent)
-    # What the tolerance leaves alone needs no pod, but the guard of the queue time may ask for some.
-    most = np.ceil(highest / target * (1 + TOLERANCE)).astype(np.int64)
     allowed = np.array([region.most_nodes for region in traffic.regions])
-    most = np.minimum(np.maximum(most, least.astype(np.int64)), allowed)
-    return Fleet(np.minimum(least.astype(np.int64), allowed), most, target, limit)
+    quiet = np.maximum(np.ceil(demand.min(axis=1) / target), 1)
+    least = _spare(demand, quiet, allowed, target, limit) if survive else quiet
+    least = np.minimum(least, allowed)
+    highest = demand.max(axis=1)
+    if survive:
+        running = np.maximum(np.ceil(demand / target), least[:, None])
+        for lost, round_trip in enumerate(traffic.round_trip()):
+            # Its clients go to the closest regions' running pods, whose autoscalers then follow.
+            left = demand[lost].copy()
+            for taker in np.argsort(round_trip):
+                if taker != lost:
+                    room = np.maximum(running[taker] * limit - demand[taker], 0)
+                    sent = np.minimum(left, room)
+                    left -= sent
+                    highest[taker] = max(highest[taker], float((demand[taker] + sent).max()))
+    # What the tolerance leaves alone needs no pod, but the guard of the queue time may ask for some.
+    most = np.minimum(np.maximum(np.ceil(highest / target * (1 + TOLERANCE)), least), allowed)
+    return Fleet(least.astype(np.int64), most.astype(np.int64), target, limit)
+
+
+def _spare(demand: Floats, quiet: Floats, allowed: Whole, target: float, limit: float) -> Floats:
+    """The fewest pods of each region with which those that run in the others can take over any one's clients.
+
+    By the same share of each region's peak: of those that the load asks for some are running anyway.
+    """
+    import numpy as np
+
+    # The tolerance lets a load be that much above what the pods are for.
+    scaled = np.minimum(np.ceil(demand / target / (1 + TOLERANCE)), allowed[:, None])
+    total = demand.sum(axis=0)
+
+    def fewest(share: float) -> Floats:
+        pods: Floats = np.minimum(np.maximum(quiet, np.ceil(share * demand.max(axis=1) / target)), allowed)
+        return pods
+
+    def survives(share: float) -> bool:
+        room = np.maximum(scaled, fewest(share)[:, None]) * limit
+        return bool(np.all(room.sum(axis=0) - room >= total))
+
+    low, high = 0.0, 100.0
+    if survives(low):
+        return fewest(low)
+    while high - low > 0.005:
+        middle = (low + high) / 2
+        low, high = (low, middle) if survives(middle) else (middle, high)
+    return fewest(high)
 
 
 def _lose(

@@ -16,7 +16,7 @@ from model_tools.console import BadInput, CheckFailed
 from model_tools.plan import curves, planning
 from model_tools.plan import traffic as traffics
 from model_tools.plan.capacity import Objectives, Pod, Table, best, candidates, steady, tabulate
-from model_tools.plan.planning import LIMIT, Plan, rounded
+from model_tools.plan.planning import MARGIN, Plan, rounded
 from model_tools.values import load_values, merge
 
 OBJECTIVES = Objectives(percentile=0.99, threshold=0.15, queue_time=0.02, availability=0.999)
@@ -134,11 +134,24 @@ class TestPlan:
     def test_the_share_of_a_pod_is_the_least_that_anything_allows(self, tmp_path: Path) -> None:
         found = plan(tmp_path)
         assert found.fleet.target == rounded(found.pod.rate * found.reasons.share)
-        assert found.reasons.deciding == "loss"
-        # At the worst moment the others' pods, at the end of what the tolerance lets pass, take all.
-        demand = found.traffic.demand(np.arange(0, 86400, 300.0))
-        others = (demand.sum(axis=0) - demand) / (found.fleet.target * 1.1) * found.fleet.limit
-        assert (others >= demand.sum(axis=0) * 0.999).all()
+        assert (found.reasons.deciding, found.reasons.usual) == ("usual", 0.7 * MARGIN)
+        # The chart's routing takes a pod for full at requestsPerSecond / 0.7.
+        assert found.fleet.limit == pytest.approx(found.pod.rate * MARGIN, rel=0.005)
+
+    def test_a_steep_day_leaves_more_room(self, tmp_path: Path) -> None:
+        day = [0.2] * 8 + [1.0] * 16  # 5 times as much within an hour
+        found = plan(tmp_path, {"price": 1, "day": day, "regions": {"us-central1": {"peak": 9000}}})
+        assert found.reasons.deciding == "growth"
+        assert found.day.on_time_share > 0.999
+
+    def test_pods_that_run_anyway_take_over_any_regions_clients_at_any_time(self, tmp_path: Path) -> None:
+        found = plan(tmp_path)
+        demand = found.traffic.demand(found.day.times)
+        room = found.day.ready * found.fleet.limit
+        assert (room.sum(axis=0) - room >= demand.sum(axis=0) * 0.999).all()
+        bare = plan(tmp_path, survive=False)
+        room = bare.day.ready * bare.fleet.limit
+        assert not (room.sum(axis=0) - room >= demand.sum(axis=0)).all()
 
     def test_the_day_meets_the_objectives_and_so_does_one_without_any_region(self, tmp_path: Path) -> None:
         found = plan(tmp_path)
@@ -153,7 +166,7 @@ class TestPlan:
 
     def test_without_spare_it_costs_less_and_a_loss_is_not_survived(self, tmp_path: Path) -> None:
         spare, bare = plan(tmp_path), plan(tmp_path, survive=False)
-        assert bare.cost < 0.7 * spare.cost
+        assert bare.cost < 0.8 * spare.cost
         assert bare.worst_loss is None
         assert bare.reasons.deciding == "usual"
         failure = planning.Failure(0, 3600, 7200)
@@ -173,7 +186,7 @@ class TestPlan:
 
     def test_nodes_follow_from_the_load(self, tmp_path: Path) -> None:
         """At the busiest moment: load / target pods, within the tolerance and one for the rounding."""
-        found = plan(tmp_path)
+        found = plan(tmp_path, survive=False)
         for index, region in enumerate(found.regions):
             pods = region.peak / found.fleet.target
             assert pods / 1.1 - 1 <= found.day.asked[index].max() <= pods * 1.1 + 1
@@ -182,16 +195,13 @@ class TestPlan:
 
     def test_a_single_region_has_nobody_to_take_over(self, tmp_path: Path) -> None:
         found = plan(tmp_path, content={"price": 1, "regions": {"us-central1": {"peak": 9000}}})
-        assert (found.worst_loss, found.reasons.loss) == (None, 1.0)
+        assert found.worst_loss is None
+        assert found.fleet.least[0] == np.ceil(0.28 * 9000 / found.fleet.target)
 
     def test_a_region_that_may_not_have_the_nodes_is_named(self, tmp_path: Path) -> None:
         content = {"price": 1, "regions": {"us-central1": {"peak": 90_000, "maxNodes": 10}}}
         with pytest.raises(CheckFailed, match=r"us-central1: .* may have no more nodes \(maxNodes\)"):
             plan(tmp_path, content=content)
-
-
-def test_the_margin_is_below_what_a_pod_serves() -> None:
-    assert 0.7 < LIMIT < 1
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,8 @@ KEDA = Component(
     manifests={"config": (KEDA_MODULE, "config")},
     shares=False,
 )
+# Delay between regions, for a kernel without netem: only the tests of several regions build it.
+TOXIPROXY = Component("toxiproxy", {"toxiproxy": "github.com/Shopify/toxiproxy/v2/cmd/server"}, shares=False)
 
 
 def prometheus_version() -> str:

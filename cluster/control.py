@@ -14,7 +14,7 @@ from typing import Any
 
 from cluster import kube_tools, paths, shell
 from cluster.components import KUBERNETES
-from cluster.node import POD_NETWORK, Node
+from cluster.node import Node, pod_network
 
 CONTROL_PLANE = Node(0)
 REPOSITORY = "localhost/inference-system/cluster"
@@ -35,7 +35,7 @@ def init(tag: str) -> None:
         "KUBERNETES_VERSION": KUBERNETES.version("k8s.io/kubernetes"),
         "REPOSITORY": REPOSITORY,
         "TAG": tag,
-        "POD_NETWORK": POD_NETWORK,
+        "POD_NETWORK": pod_network(),
         **_values(node),
     }
     config = render("kubeadm.yaml", values)

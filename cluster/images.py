@@ -16,10 +16,11 @@ from cluster.components import KUBERNETES
 from cluster.control import REPOSITORY, wait_for_socket
 from cluster.node import Node, containerd_config, copy_seed
 from images import base, buildah
-from images.build import Image, build, forget
+from images.build import Image, build, forget, older
 from model_tools.console import BadInput
 
 CONTAINERFILE = paths.REPOSITORY / "images" / "cluster" / "Containerfile"
+TAG = "[0-9a-f]" * 12
 CONTROL_PLANE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy")
 
 
@@ -53,8 +54,10 @@ def seed(programs: dict[str, Path], tag: str, values: Path | None = None) -> Pat
     with paths.making("seed"):
         if not done.exists():
             _make_seed(programs, tag, done)
+        _keep_seed(done, f"seed-{TAG}")
         if values:
             done = _extended(done, tag, [archive for _, archive in built(values)])
+            _keep_seed(done, f"seed-{TAG}-{TAG}")
     return done
 
 
@@ -73,24 +76,26 @@ def _make_seed(programs: dict[str, Path], tag: str, done: Path) -> None:
     shutil.rmtree(making)
     for name, archive in made:
         forget(name, [archive])  # the seed has it
-    for other in done.parent.glob("seed-*"):
-        if other != done and not other.name.startswith(f"{done.name}-"):
-            shutil.rmtree(other)  # running nodes have links of their own
 
 
 def _extended(seed: Path, tag: str, archives: list[Path]) -> Path:
-    """A seed with more images, which replaces others that were made of it."""
+    """A seed with more images."""
     key = hashlib.sha256("\0".join(sorted(archive.name for archive in archives)).encode()).hexdigest()[:12]
     done = seed.with_name(f"{seed.name}-{key}")
     if not done.exists():
         making = _clean(done.with_name("seed.making"))
         copy_seed(seed, making / "root")
         _in_containerd(making, tag, [_import_line(archive) for archive in archives])
-        for other in seed.parent.glob(f"{seed.name}-*"):
-            shutil.rmtree(other)
         (making / "root").rename(done)
         shutil.rmtree(making)
     return done
+
+
+def _keep_seed(seed: Path, pattern: str) -> None:
+    """Notes that it was used. Of its kind those used last are kept, for checkouts that take turns."""
+    os.utime(seed)
+    for other in older(seed.parent.glob(pattern)):
+        shutil.rmtree(other)  # running nodes have links of their own
 
 
 def _clean(folder: Path) -> Path:

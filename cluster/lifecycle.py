@@ -114,6 +114,7 @@ def status() -> dict[str, Any]:
         {
             "name": each.name,
             "address": each.address,
+            "pods": each.pods,
             "ready": each.name in found and control.ready(found[each.name]),
             "gpus": control.gpus(found[each.name]) if each.name in found else 0,
             "log": str(each.disk / "log"),
@@ -121,7 +122,13 @@ def status() -> dict[str, Any]:
         for each in _nodes(made)
     ]
     state = "up" if answers and all(each["ready"] for each in nodes) else "broken"
-    return {"state": state, "nodes": nodes, "memory": cgroups.memory(), "kubeconfig": str(paths.kubeconfig())}
+    return {
+        "state": state,
+        "nodes": nodes,
+        "memory": cgroups.memory(),
+        "kubeconfig": str(paths.kubeconfig()),
+        "switch": node.switch_pid(),
+    }
 
 
 def workers_made() -> int | None:
@@ -185,6 +192,7 @@ def _create(workers: int, values: Path | None, steps: Steps) -> None:
     tag = images.cluster_tag(programs)
     with steps.step("images of the cluster"):
         seed = images.seed(programs, tag, values)
+    paths.keep_address_range()
     made = Made(workers, seed, programs["kubernetes"], images.reference("pause", tag))
     nodes = _nodes(workers)
     with steps.step(f"{len(nodes)} nodes with containerd"):

@@ -16,10 +16,23 @@ from pathlib import Path
 
 from cluster import cgroups, paths, shell
 
-SWITCH_ADDRESS = "192.0.2.1"
-POD_NETWORK = "10.244.0.0/16"
 SHARED_FILES = Path(__file__).resolve().parent
 SWITCH = "switch"
+# The ranges for documentation (RFC 5737): one a cluster, where something outside is to reach several.
+NODE_RANGES = {1: "192.0.2", 2: "198.51.100", 3: "203.0.113"}
+
+
+def switch_address() -> str:
+    return f"{NODE_RANGES[paths.address_range()]}.1"
+
+
+def pod_network() -> str:
+    """The addresses of all pods of the cluster."""
+    return f"{_pod_range()}.0.0/16"
+
+
+def _pod_range() -> str:
+    return f"10.{243 + paths.address_range()}"
 
 
 @dataclass(frozen=True)
@@ -34,12 +47,12 @@ class Node:
 
     @property
     def address(self) -> str:
-        return f"192.0.2.{10 + self.number}"
+        return f"{NODE_RANGES[paths.address_range()]}.{10 + self.number}"
 
     @property
     def pods(self) -> str:
         """The addresses of its pods."""
-        return f"10.244.{self.number}.0/24"
+        return f"{_pod_range()}.{self.number}.0/24"
 
     @property
     def cgroup(self) -> str:
@@ -95,7 +108,7 @@ class Node:
             "link set lo up",
             f"addr add {self.address}/24 dev eth0",
             "link set eth0 up",
-            f"route add default via {SWITCH_ADDRESS}",
+            f"route add default via {switch_address()}",
             *(f"route add {other.pods} via {other.address}" for other in others if other != self),
         ])  # fmt: skip
         # Answers between two pods of a node only cross a bridge; Services need them translated.
@@ -123,7 +136,7 @@ class Node:
             os.setxattr(self.disk / folder, "trusted.overlay.opaque", b"y")
         self.etc("hosts").write_text(f"127.0.0.1 localhost\n{self.address} {self.name}\n")
         # Nobody answers there: CoreDNS does not ask, and must not ask itself.
-        self.etc("resolv.conf").write_text(f"nameserver {SWITCH_ADDRESS}\n")
+        self.etc("resolv.conf").write_text(f"nameserver {switch_address()}\n")
         self.etc("containerd/config.toml").write_text(containerd_config(sandbox_image))
         self.etc("cni/net.d/10-bridge.conflist").write_text(json.dumps(self.network_config(), indent=2))
         # A kubelet that starts and finds no such file takes its node for a new one, without a GPU.
@@ -185,7 +198,7 @@ def start_switch() -> None:
     _ip(switch_pid(), [
         "link set lo up",
         "link add bridge type bridge",
-        f"addr add {SWITCH_ADDRESS}/24 dev bridge",
+        f"addr add {switch_address()}/24 dev bridge",
         "link set bridge up",
     ])  # fmt: skip
 

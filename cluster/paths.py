@@ -35,6 +35,29 @@ def state() -> Path:
     return _home("XDG_STATE_HOME", ".local/state") / "clusters" / name()
 
 
+def address_range() -> int:
+    """Which range its nodes and pods have their addresses from, 1 to 3.
+
+    Clusters of unlike ranges can be reached from one place. A cluster keeps that which it was made with.
+
+    Raises BadInput for a CLUSTER_RANGE that is none.
+    """
+    said = os.environ.get("CLUSTER_RANGE", "1")
+    if said not in ("1", "2", "3"):
+        raise BadInput(f"CLUSTER_RANGE: {said!r} is not 1, 2 or 3")
+    try:
+        return int((state() / "range").read_text())
+    except FileNotFoundError:
+        return int(said)
+
+
+def keep_address_range() -> None:
+    """Writes down which one the cluster is made with."""
+    kept = address_range()
+    state().mkdir(parents=True, exist_ok=True)
+    (state() / "range").write_text(str(kept))
+
+
 def logs() -> Path:
     return state() / "log"
 

@@ -160,7 +160,7 @@ def build(image: Image) -> Path:
 
 
 def older(archives: Iterable[Path], kept: int = KEPT) -> list[Path]:
-    """All but the archives that were used last."""
+    """All but the archives, or folders, that were used last."""
     return sorted(archives, key=lambda archive: archive.stat().st_mtime, reverse=True)[kept:]
 
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from cluster import components, paths
-from cluster.components import ALL, KEDA, KUBERNETES, Component
+from cluster.components import ALL, KEDA, KUBERNETES, TOXIPROXY, Component
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_a_changed_version_in_the_workspace_gives_another_key(copied: Component,
 
 def test_the_workspace_has_every_component_that_shares() -> None:
     used = re.findall(r"^\t\./(.*)$", (paths.COMPONENTS / "go.work").read_text(), re.MULTILINE)
-    assert sorted(used) == sorted(each.name for each in (*ALL, KEDA) if each.shares)
+    assert sorted(used) == sorted(each.name for each in (*ALL, KEDA, TOXIPROXY) if each.shares)
 
 
 def test_another_go_gives_another_key(copied: Component) -> None:
@@ -58,7 +58,7 @@ def test_another_program_gives_another_key(copied: Component) -> None:
     assert components.key(copied, "go1.24.0") != components.key(more, "go1.24.0")
 
 
-@pytest.mark.parametrize("component", [*ALL, KEDA], ids=lambda component: component.name)
+@pytest.mark.parametrize("component", [*ALL, KEDA, TOXIPROXY], ids=lambda component: component.name)
 def test_every_component_is_one_go_module_with_its_sums(component: Component) -> None:
     assert component.gomod().startswith(f"module inference-system/cluster/{component.name}\n")
     assert (component.module / "go.sum").exists()
@@ -92,9 +92,10 @@ def test_prometheus_is_known_by_the_version_of_its_module() -> None:
     assert components.prometheus_version() == "v3.10.0"
 
 
-def test_keda_is_nothing_that_a_cluster_is_made_of() -> None:
-    """Building it takes minutes: only `cluster add keda` and what asks for it pays them."""
-    assert KEDA not in ALL
+@pytest.mark.parametrize("component", [KEDA, TOXIPROXY], ids=lambda component: component.name)
+def test_what_few_need_is_nothing_that_a_cluster_is_made_of(component: Component) -> None:
+    """Building it takes minutes: only what asks for it pays them."""
+    assert component not in ALL
 
 
 def test_two_that_need_a_component_at_once_build_it_once(

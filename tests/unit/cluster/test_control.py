@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
+from pathlib import Path
 from string import Template
 from typing import Any
 
@@ -12,13 +13,14 @@ import yaml
 
 from cluster import control, images, node, paths
 from cluster.node import Node
+from model_tools.console import BadInput
 
 VALUES = {
     "TOKEN": "abcdef.0123456789abcdef",
     "KUBERNETES_VERSION": "v1.34.4",
     "REPOSITORY": "localhost/r",
     "TAG": "t",
-    "POD_NETWORK": node.POD_NETWORK,
+    "POD_NETWORK": "10.244.0.0/16",
     "SERVER": "192.0.2.10",
     "CA_HASH": "sha256:00",
     "NAME": "worker-1",
@@ -79,11 +81,42 @@ def test_nodes_share_no_address_and_no_pod_network() -> None:
     assert len({each.address for each in nodes}) == len({each.name for each in nodes}) == len(nodes)
     networks = [ipaddress.ip_network(each.pods) for each in nodes]
     assert not any(one.overlaps(other) for one, other in itertools.combinations(networks, 2))
-    assert all(network.subnet_of(ipaddress.ip_network(node.POD_NETWORK)) for network in networks)  # type: ignore[arg-type]
+    assert all(network.subnet_of(ipaddress.ip_network(node.pod_network())) for network in networks)  # type: ignore[arg-type]
 
 
 def test_addresses_are_of_a_range_that_is_nobodys() -> None:
     assert ipaddress.ip_address(Node(50).address) in ipaddress.ip_network("192.0.2.0/24")
+
+
+def test_clusters_of_unlike_ranges_share_no_address(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    found = []
+    for number in ("1", "2", "3"):
+        monkeypatch.setenv("CLUSTER_RANGE", number)
+        addresses = {node.switch_address(), *(Node(each).address for each in range(51))}
+        found.append((addresses, ipaddress.ip_network(node.pod_network())))
+    for (one, pods), (other, other_pods) in itertools.combinations(found, 2):
+        assert not one & other
+        assert not pods.overlaps(other_pods)
+
+
+def test_a_cluster_keeps_the_range_that_it_was_made_with(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setenv("CLUSTER_RANGE", "2")
+    paths.keep_address_range()
+    monkeypatch.delenv("CLUSTER_RANGE")
+    assert Node(0).address == "198.51.100.10"
+    monkeypatch.setenv("CLUSTER_NAME", "another")
+    assert Node(0).address == "192.0.2.10"
+
+
+@pytest.mark.parametrize("said", ["0", "4", "first", ""])
+def test_a_range_that_there_is_not_is_refused(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    monkeypatch.setenv("CLUSTER_RANGE", said)
+    with pytest.raises(BadInput, match="CLUSTER_RANGE"):
+        paths.address_range()
 
 
 def test_a_node_is_ready_when_its_condition_says_so() -> None:

@@ -161,6 +161,18 @@ def test_pip_in_a_build_is_set_up_as_here_and_variables_win() -> None:
     assert buildah.pip_conf(settings) == "[global]\nindex-url = https://b.example/simple\ntimeout = 5\n"
 
 
+def test_seeds_of_checkouts_that_take_turns_are_kept(tmp_path: Path) -> None:
+    whole = [tmp_path / f"seed-{number:012x}" for number in range(4)]
+    more = [tmp_path / f"{whole[0].name}-{number:012x}" for number in range(4)]
+    for used, seed in enumerate([*whole, *more]):
+        seed.mkdir()
+        os.utime(seed, (used, used))
+    cluster_images._keep_seed(whole[0], f"seed-{cluster_images.TAG}")
+    assert {*tmp_path.iterdir()} == {whole[0], *whole[2:], *more}
+    cluster_images._keep_seed(more[3], f"seed-{cluster_images.TAG}-{cluster_images.TAG}")
+    assert {*tmp_path.iterdir()} == {whole[0], *whole[2:], *more[1:]}
+
+
 def test_the_archives_that_were_used_last_are_kept(tmp_path: Path) -> None:
     archives = [tmp_path / f"tools-{number}.tar" for number in range(5)]
     for used, archive in enumerate(archives):

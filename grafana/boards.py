@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from grafana import capacity, gpu, loadtest, overview, triton
+from grafana import capacity, gpu, loadtest, overview, regions, triton
 from grafana.parts import Board
 
 BOARDS: tuple[Board, ...] = (
@@ -11,4 +11,5 @@ BOARDS: tuple[Board, ...] = (
     gpu.BOARD,
     capacity.BOARD,
     loadtest.BOARD,
+    regions.BOARD,
 )

@@ -157,10 +157,29 @@ SCALING_RULES = _all(
     ("inference:autoscaling:replicas_for_objectives", "gauge", "pod"),
 )
 
+# What files/global-rules.yaml records, at the Prometheus above the regions.
+GLOBAL_RULES = _all(
+    "global rules",
+    ("inference:global:requests:rate5m", "gauge", "request/s"),
+    ("inference:global:region_load:ratio5m", "gauge", "ratio"),
+    ("inference:global:slo:objective", "gauge", "ratio"),
+    *((f"inference:global:slo_errors:ratio_rate{window}", "gauge", "ratio") for window in
+      ("5m", "1h", "6h", "3d")),
+    ("inference:global:slo_error_budget:remaining", "gauge", "ratio"),
+)  # fmt: skip
+# Where regions trace.
+GLOBAL_LATENCY_RULES = _all(
+    "global rules, latency exporter",
+    ("inference:global:server_seconds:p50_5m", "gauge", "s"),
+    ("inference:global:server_seconds:p95_5m", "gauge", "s"),
+    ("inference:global:server_seconds:p99_5m", "gauge", "s"),
+)
+
 METRICS = (
     *TRITON, *TRITON_GPU, *LATENCY, *LOADTEST, *PROMETHEUS,
     *KUBE_STATE_METRICS, *AUTOSCALER, *CADVISOR, *CPU_LIMIT, *DCGM, *DCGM_ADDED, *DCGM_REMAPPING,
     *RULES, *LATENCY_RULES, *LOADTEST_RULES, *SCALING_RULES,
+    *GLOBAL_RULES, *GLOBAL_LATENCY_RULES,
 )  # fmt: skip
 
 

@@ -180,6 +180,22 @@ def test_two_prometheus_of_one_region_count_once(replica: str, tmp_path: Path) -
     promtool.gave(promtool.global_groups(), series, {"100m": expected}, tmp_path)
 
 
+def test_a_region_is_full_with_what_its_pods_serve_of_all_models(tmp_path: Path) -> None:
+    other = labels("a").replace("resnet50", "other")
+    load = "inference:global:region_load:ratio5m"
+    series = {
+        f"inference:requests:rate5m{{{labels('a')}}}": "1000x200",
+        f"inference:requests:rate5m{{{other}}}": "600x200",
+        f"inference:requests:rate5m{{{labels('b')}}}": "60x200",
+        f"inference:requests:rate5m{{{labels('b', replica='two')}}}": "60x200",
+        **objective("a", "throughput", 1600),
+        **objective("b", "throughput", 1200),
+        **objective("b", "throughput", 1200, replica="two"),
+    }
+    expected: dict[str, float | None] = {f'{load}{{region="a"}}': 1.0, f'{load}{{region="b"}}': 0.05}
+    promtool.gave(promtool.global_groups(), series, {"100m": expected}, tmp_path)
+
+
 def buckets(region: str, counts: dict[str, float], **more: str) -> dict[str, str]:
     name = "inference:server_duration_seconds_bucket:rate5m"
     return {f"{name}{{{labels(region, le=le, **more)}}}": f"{count}x200" for le, count in counts.items()}

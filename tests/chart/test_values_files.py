@@ -114,7 +114,7 @@ def test_objects_have_the_names_that_tools_look_for() -> None:
         ("PrometheusRule", "blue-inference-system-slo"),
         *(
             ("ConfigMap", f"blue-inference-system-grafana-{board}")
-            for board in ("capacity", "gpu", "loadtest", "overview", "triton")
+            for board in ("capacity", "gpu", "loadtest", "overview", "regions", "triton")
         ),
         ("Deployment", "blue-inference-system-loadtest-master"),
         ("Deployment", "blue-inference-system-loadtest-worker"),

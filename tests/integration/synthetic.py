@@ -186,6 +186,13 @@ def _kubernetes(
 def _recorded(metric: Metric, release: Release, now: float) -> Iterator[tuple[str, Labels, float]]:
     """What the chart's rules would record, for those that they don't (see `serving`)."""
     name, labels = metric.name, {**release.job("triton"), "model": "resnet50"}
+    if name == "inference:global:region_load:ratio5m":
+        yield name, release.job("triton"), 0.7
+        return
+    if name.startswith("inference:global:"):
+        if release is RELEASES[0]:
+            yield from _of_all_regions(metric)
+        return
     if name == "inference:slo:objective":
         for objective, value in OBJECTIVES.items():
             yield name, {**release.where, "release": "inference-system", "objective": objective}, value
@@ -208,6 +215,21 @@ def _recorded(metric: Metric, release: Release, now: float) -> Iterator[tuple[st
     else:
         value = {"request/s": 600.0, "request/batch": 11.0}.get(metric.unit, 0.02)
         yield name, labels, wave(now, value, value / 5)
+
+
+def _of_all_regions(metric: Metric) -> Iterator[tuple[str, Labels, float]]:
+    """What the rules of the Prometheus above the regions record."""
+    if ":slo" not in metric.name:
+        yield metric.name, {"model": "resnet50"}, 1200.0 if metric.unit == "request/s" else 0.02
+        return
+    for slo, share in SLOS.items():
+        value = {
+            "inference:global:slo:objective": OBJECTIVES[
+                "availability" if slo == "availability" else "latency.server.percentile"
+            ],
+            "inference:global:slo_error_budget:remaining": 1 - share * 200,
+        }
+        yield metric.name, {"model": "resnet50", "slo": slo}, value.get(metric.name, share)
 
 
 def _histogram(name: str, labels: Labels, count: float, mean: float) -> Iterator[tuple[str, Labels, float]]:

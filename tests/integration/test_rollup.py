@@ -289,10 +289,10 @@ def test_the_objective_is_the_stricter_of_the_two(steady: Servers) -> None:
 
 
 def test_a_handful_of_series_is_federated(steady: Servers) -> None:
-    """One a bound, requests, and of each of two SLOs requests, errors and the objective."""
+    """One a bound, requests, throughput, and of each of two SLOs requests, errors and the objective."""
     scraped = 'scrape_samples_scraped{job="inference-regions"}'
     for sample in steady.everywhere.samples(scraped, time.time()):
-        assert sample.value == len(BOUNDS) + 1 + 2 * 3, json.dumps(sample.labels)
+        assert sample.value == len(BOUNDS) + 2 + 2 * 3, json.dumps(sample.labels)
     regions = "count by (region, job, namespace) (inference:slo_requests:rate5m)"
     found = {
         (each.labels.get("region"), each.labels["job"])

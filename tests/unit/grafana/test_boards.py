@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from chart.promtool import AUTOSCALED, rules
+from chart.promtool import AUTOSCALED, global_groups, rules
 from dimensions import Nonsense, calls, dimension, selectors
 
 from grafana.boards import BOARDS
@@ -34,6 +34,10 @@ SHOWN: dict[str, dict[str, int]] = {
 PHYSICAL = {"s", "us", "B", "J", "C", "MHz"}
 
 
+def global_rules() -> list[dict[str, Any]]:
+    return [rule for group in global_groups() for rule in group["rules"]]
+
+
 def named(item: Any) -> str:
     return {Board: lambda: item.name, Panel: lambda: item.title, Query: lambda: item.legend}[type(item)]()
 
@@ -42,8 +46,9 @@ def sent(query: Query) -> str:
     return filled(query.expr, WINDOW, {})
 
 
-def test_there_are_five_dashboards_of_their_own() -> None:
-    assert [board.name for board in BOARDS] == ["overview", "triton", "gpu", "capacity", "loadtest"]
+def test_there_are_six_dashboards_of_their_own() -> None:
+    names = ["overview", "triton", "gpu", "capacity", "loadtest", "regions"]
+    assert [board.name for board in BOARDS] == names
     assert len({board.uid for board in BOARDS}) == len(BOARDS)
     assert all(len(board.uid) <= 40 for board in BOARDS), "Grafana takes no longer ones"
 
@@ -115,11 +120,17 @@ def test_a_rate_is_over_grafanas_own_interval(board: Board, panel: Panel, query:
 
 @pytest.mark.parametrize(("board", "panel", "query"), QUERIES, ids=named)
 def test_every_selector_keeps_to_the_region_that_is_chosen(board: Board, panel: Panel, query: Query) -> None:
-    """The release's own series exactly; the cluster's also where they have no region."""
+    """The release's own series exactly; the cluster's also without a region; all regions' have none."""
     own = {"triton", "triton on a GPU", "latency exporter", "load test", "rules", "autoscaling"}
     for selector in selectors(query.expr.replace("$__rate_interval", "1m").replace("$__range", "1h")):
         regions = [matcher.value for matcher in selector.matchers.matchers if matcher.name == "region"]
-        exact = by_series()[selector.name].source in own or selector.name == "up"
+        if selector.name.startswith("inference:global:") and "region" not in selector.name:
+            assert regions == []
+            continue
+        exact = by_series()[selector.name].source in own or selector.name in (
+            "up",
+            "inference:global:region_load:ratio5m",
+        )
         assert regions == ["$region" if exact else "$region|"], selector.name
 
 
@@ -180,13 +191,13 @@ def test_objectives_are_asked_for_and_never_written_down() -> None:
 
 def test_every_recorded_series_is_one_that_the_chart_records() -> None:
     known = {name for name in by_series() if name.startswith("inference:")}
-    recorded = {rule["record"] for rule in rules(AUTOSCALED) if "record" in rule}
+    recorded = {rule["record"] for rule in [*rules(AUTOSCALED), *global_rules()] if "record" in rule}
     assert known - recorded == set()
 
 
 def test_every_alert_with_a_runbook_is_one_of_the_chart() -> None:
     named = {alert for _, panel in PANELS for alert in panel.alerts}
-    there = {rule["alert"] for rule in rules(AUTOSCALED) if "alert" in rule}
+    there = {rule["alert"] for rule in [*rules(AUTOSCALED), *global_rules()] if "alert" in rule}
     assert named - there == set()
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from typing import Any
 
 import pytest
 
-from .render import ROOT, containers, only, pods, render_chart
+from .render import ROOT, containers, merge, only, pods, render_chart
 
 LOCAL = ROOT / "values" / "local.yaml"
 TLS = {"triton": {"tls": {"secretName": "certificate"}}}
@@ -294,3 +295,48 @@ def test_priority_and_runtime_class_are_values() -> None:
     pod = triton_pod({"triton": {"priorityClassName": "serving", "runtimeClassName": "nvidia"}})
     assert (pod["priorityClassName"], pod["runtimeClassName"]) == ("serving", "nvidia")
     assert not {"priorityClassName", "runtimeClassName"} & set(triton_pod())
+
+
+@pytest.mark.parametrize("file", ["values.yaml", "local.yaml"])
+def test_nothing_waits_longer_than_it_may_take(file: str) -> None:
+    """Or an overload gets late answers in place of refusals."""
+    import yaml
+
+    values = yaml.safe_load((ROOT / "charts/inference-system" / "values.yaml").read_text())
+    if file == "local.yaml":
+        values = merge(values, yaml.safe_load(LOCAL.read_text()))
+    queue = values["model"]["batching"]["queue"]
+    assert 0 < queue["timeoutMicroseconds"] / 1e6 <= 0.7 * values["slo"]["latency"]["client"]["p99"]
+
+
+def test_the_proxy_has_a_right_request_for_each_model() -> None:
+    """Which watch-models.lua sends where nobody else sends any."""
+    values = {
+        "model": {"batching": {"priorities": [{}, {}]}},
+        "extraModels": {
+            "words": {
+                "input": {"name": "text", "dataType": "BYTES", "shape": [3, 2]},
+                "batching": {"priorities": []},
+            }
+        },
+    }
+    data = only(render_chart(values), "ConfigMap", "-proxy-config")["data"]
+    assert 'setenv WATCHED_MODELS "resnet50 words"' in data["haproxy.cfg"]
+    assert data["watch-models.lua"] == (ROOT / "charts/inference-system/files/watch-models.lua").read_text()
+    picture, words = (json.loads(data[f"{name}.json"]) for name in ("resnet50", "words"))
+    assert picture["inputs"] == [
+        {
+            "name": "image",
+            "datatype": "UINT8",
+            "shape": [1, 224, 224, 3],
+            "parameters": {"binary_data_size": 150528},
+        }
+    ]
+    assert words["inputs"][0]["parameters"] == {"binary_data_size": 24}
+    assert picture["parameters"]["priority"] == 1
+    assert "priority" not in words["parameters"]
+
+
+def test_a_batch_may_take_as_long_in_the_backend_as_in_the_pods_end() -> None:
+    triton = container(triton_pod({"triton": {"executionSeconds": 7}}), "triton")
+    assert {"name": "EXECUTION_SECONDS", "value": "7"} in triton["env"]

@@ -31,6 +31,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         " ResNet-50 the time to start pods)",
     )
     group.addoption(
+        "--soak",
+        type=float,
+        default=150.0,
+        help="seconds of the load under which nothing may grow (default: %(default)s)",
+    )
+    group.addoption(
         "--set-objective",
         action="append",
         default=[],

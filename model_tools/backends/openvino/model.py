@@ -10,12 +10,19 @@ INFERENCE_PRECISION    f32 (default), bf16 (f32 on a processor without it), or d
 INFERENCE_NUM_THREADS  threads an instance computes with; 0 (default) shares what the container may use
                        between the instances.
 
-It needs nothing but the standard library, numpy < 2 and openvino, which lie beside Triton's Python backend.
+Triton goes on without a process that died: it is ready, and fails what it would have given to that one. So an
+instance that ends before it is told to takes Triton along, whoever runs Triton starts it anew, and nothing is left
+that fails for ever. A batch that takes longer than the environment's EXECUTION_SECONDS (0 or none: no limit) ends
+its instance so, with a trace of all threads in Triton's log.
+
+It needs nothing but the standard library, a shell, numpy < 2 and openvino, which lie beside Triton's Python backend.
 """
 
+import faulthandler
 import json
 import math
 import os
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -63,9 +70,19 @@ class TritonPythonModel:
             self._infer(self._batch[:size])
         release = openvino.__version__.split("-")[0]
         self._log(f"{args['model_instance_name']}: OpenVINO {release}, {shown}, {streams} streams")
+        self._limit = float(os.environ.get("EXECUTION_SECONDS") or 0)
+        self._guard = _end_triton_with_this_process()
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answers the requests of one dynamic batch, each with its own rows, or with its own error."""
+        if self._limit:  # a thread of C's, so it runs out however the batch hangs
+            faulthandler.dump_traceback_later(self._limit, exit=True)
+        try:
+            return self._execute(requests)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+    def _execute(self, requests: list[Any]) -> list[Any]:
         responses: list[Any] = [None] * len(requests)
         pixels: list[Any] = []
         places: list[int] = []
@@ -91,8 +108,9 @@ class TritonPythonModel:
         return responses
 
     def finalize(self) -> None:
-        """Lets OpenVINO's threads go before the process ends."""
+        """Lets OpenVINO's threads go before the process ends, as it is meant to."""
         self._requests = []
+        self._guard.communicate(b"\n")
 
     def _load(self, core: Any, engine: Path, model: Path, properties: dict[str, Any]) -> Any | None:
         """The engine, or None where model.onnx has to do instead. Raises where there is no model.onnx."""
@@ -198,6 +216,15 @@ class _Tensor:
     name: str
     dtype: Any
     shape: tuple[int, ...]
+
+
+def _end_triton_with_this_process() -> "subprocess.Popen[bytes]":
+    """A shell that tells Triton, in good order, to end when this process has, unless it gets a line before.
+
+    It waits at a pipe that nobody else holds, which the kernel closes even where this process is killed.
+    """
+    script = 'read -r _ || { echo "an instance has died: Triton ends" >&2; kill -TERM "$1"; }'
+    return subprocess.Popen(["sh", "-c", script, "sh", str(os.getppid())], stdin=subprocess.PIPE)
 
 
 def _libraries() -> tuple[Any, Any]:

@@ -1,3 +1,33 @@
+{{/* Returns the data of the proxy's ConfigMap: its configuration, its scripts, and for each model a request. */}}
+{{- define "inference-system.proxyConfigData" -}}
+haproxy.cfg: |
+  {{- include "inference-system.proxyConfig" . | nindent 2 }}
+json.lua: |
+  {{- .Files.Get "files/json.lua" | nindent 2 }}
+watch-models.lua: |
+  {{- .Files.Get "files/watch-models.lua" | nindent 2 }}
+{{- range include "inference-system.models" . | fromJsonArray }}
+{{ .name }}.json: {{ include "inference-system.exampleRequest" . | quote }}
+{{- end }}
+{{- end -}}
+
+{{/* Returns the head of a request over HTTP for one row of zeros, as JSON; the tensor follows it. Takes the model. */}}
+{{- define "inference-system.exampleRequest" -}}
+{{- /* Of BYTES, each element is the length of nothing. */ -}}
+{{- $shape := list 1 -}}
+{{- $size := get (dict "BOOL" 1 "UINT8" 1 "INT8" 1 "UINT16" 2 "INT16" 2 "FP16" 2 "BF16" 2 "UINT64" 8 "INT64" 8 "FP64" 8) .input.dataType | default 4 -}}
+{{- range .input.shape -}}
+{{- $shape = append $shape (max 1 (int64 .)) -}}
+{{- $size = mul $size (last $shape) -}}
+{{- end -}}
+{{- $input := dict "name" .input.name "datatype" .input.dataType "shape" $shape "parameters" (dict "binary_data_size" $size) -}}
+{{- $parameters := dict "binary_data_output" true -}}
+{{- if .batching.priorities -}}
+{{- $_ := set $parameters "priority" 1 -}}
+{{- end -}}
+{{- dict "inputs" (list $input) "parameters" $parameters | toJson -}}
+{{- end -}}
+
 {{/* Returns the configuration of the HAProxy in front of Triton's HTTP. */}}
 {{- define "inference-system.proxyConfig" -}}
 {{- $request := include "inference-system.requestSeconds" . | int -}}
@@ -6,8 +36,11 @@
 {{- $maxJson := int64 .Values.triton.httpProxy.maxJsonBytes -}}
 {{- $connections := int .Values.triton.httpProxy.maxConnections -}}
 {{- $probes := 100 -}}
+{{- $names := list -}}
+{{- range include "inference-system.models" . | fromJsonArray -}}
+{{- $names = append $names .name -}}
+{{- end -}}
 global
-  log stdout format raw daemon
   nbthread 2
   # Probes have connections of their own: a pod whose clients took all of them would be restarted for it.
   maxconn {{ add $connections $probes }}
@@ -20,10 +53,15 @@ global
   # The key of tls.crt is tls.key, not tls.crt.key.
   ssl-load-extra-del-ext
   ssl-default-bind-options ssl-min-ver TLSv1.2
+  setenv WATCHED_MODELS "{{ join " " $names }}"
+  setenv WATCHED_FOLDER /config
+  setenv REQUEST_SECONDS {{ $request }}
+  lua-load /config/watch-models.lua
 
 defaults
   mode http
-  log global
+  # Not `log global`: that would log each look of the script's as well.
+  log stdout format raw daemon
   option httplog
   # What went well is in Triton's metrics.
   option dontlog-normal
@@ -69,7 +107,12 @@ frontend http
   http-request wait-for-body time {{ $header }}s at-least {{ $maxJson }} if METH_POST
   http-request set-var(txn.json) lua.json_problem({{ $body }}) if METH_POST
   http-request return status 400 content-type application/json lf-string "{\"error\":\"%[var(txn.json)]\"}" if METH_POST !{ var(txn.json) -m str ok }
-  http-after-response set-header Connection close if { stopping }
+  # What Triton refuses is in its metrics and the clients'; a line for each would make an overload dearer.
+  http-response set-log-level silent if { status 503 }
+  # An answer of Triton's own. Where it gives none, the client is to come again by another connection, which the
+  # Service leads to another pod.
+  http-response set-var(txn.answered) bool(true)
+  http-after-response set-header Connection close if { stopping } || !{ var(txn.answered) -m found } { status ge 500 }
 
 # For probes and load balancers: never TLS, nothing but health.
 frontend health
@@ -80,6 +123,8 @@ frontend health
   monitor-uri /proxy
   http-request deny unless { path /v2/health/live /v2/health/ready }
   http-request return status 503 if { stopping }
+  http-request set-var(txn.problem) lua.model_problem
+  http-request return status 503 content-type text/plain lf-string "%[var(txn.problem)]\n" if { var(txn.problem) -m len gt 0 }
 
 backend triton
   # Requests of all clients share connections: Triton pays for each.

@@ -1,0 +1,123 @@
+"""What a test does to the embedded cluster's nodes and to the processes in its pods, from the machine outside."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster import cgroups, paths, shell
+from cluster.node import Node
+
+
+def embedded() -> None:
+    """Skips the test on any other cluster: there, nobody may kill nodes."""
+    if os.environ.get("KUBECONFIG") != str(paths.kubeconfig()) or os.geteuid():
+        pytest.skip("only the embedded cluster's nodes may be hurt")
+
+
+def node_of(pod: dict[str, Any]) -> Node:
+    name = pod["spec"]["nodeName"]
+    return Node(0) if name == "control-plane" else Node(int(name.removeprefix("worker-")))
+
+
+def in_pod(pod: dict[str, Any], program: str) -> list[int]:
+    """The processes in a pod whose command line begins with that program's path or name; the oldest first."""
+    uid = pod["metadata"]["uid"]
+    found = []
+    for pid in sorted(cgroups.processes(node_of(pod).name)):
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode()
+            if uid in Path(f"/proc/{pid}/cgroup").read_text() and Path(command).name == program:
+                found.append(pid)
+        except OSError:
+            continue
+    return found
+
+
+def triton(pod: dict[str, Any]) -> int:
+    (pid,) = in_pod(pod, "tritonserver")
+    return pid
+
+
+def stubs(pod: dict[str, Any]) -> list[int]:
+    found = in_pod(pod, "triton_python_backend_stub")
+    assert found, "no process of a model's instance"
+    return found
+
+
+def daemon(node: Node, program: str) -> int:
+    """A node's own kubelet or containerd."""
+    for pid in sorted(cgroups.processes(f"{node.name}/{cgroups.DAEMONS}")):
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode()
+        except OSError:
+            continue
+        if Path(command).name == program:
+            return pid
+    raise AssertionError(f"{node.name} has no {program}")
+
+
+@contextmanager
+def stopped(*pids: int) -> Iterator[None]:
+    """Processes that stand still: there, and silent."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGCONT)
+            except ProcessLookupError:
+                continue
+
+
+def on_node(node: Node, *command: str) -> None:
+    """A command in the node's network namespace."""
+    done = subprocess.run(
+        node.command(*command, namespaces="--net"), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
+
+
+@contextmanager
+def losing_packets(node: Node, share: float) -> Iterator[None]:
+    """Each packet between the node and the others is lost with that probability."""
+    rule = ["-m", "statistic", "--mode", "random", "--probability", str(share), "-j", "DROP"]
+    # In the raw table: before any other rule, for what is forwarded to pods as well.
+    ways = (["PREROUTING", "-i", "eth0"], ["OUTPUT", "-o", "eth0"])
+    for way in ways:
+        on_node(node, "iptables", "-t", "raw", "-A", *way, *rule)
+    try:
+        yield
+    finally:
+        for way in ways:
+            on_node(node, "iptables", "-t", "raw", "-D", *way, *rule)
+
+
+@contextmanager
+def narrow(node: Node, rate: str) -> Iterator[None]:
+    """A link that carries no more than that from the node, and queues for up to 200 ms."""
+    on_node(
+        node, "tc", "qdisc", "replace", "dev", "eth0", "root", "tbf", "rate", rate, "burst", "32kb",
+        "latency", "200ms",
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        on_node(node, "tc", "qdisc", "del", "dev", "eth0", "root")
+
+
+def kill_node(node: Node) -> None:
+    """All of it at once, as when a machine loses its power."""
+    pid = node.pid()
+    assert pid is not None, f"{node.name} does not run"
+    os.kill(pid, signal.SIGKILL)
+    shell.wait_for(lambda: node.pid() is None, f"the end of {node.name}", timeout=20)

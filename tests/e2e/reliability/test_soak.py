@@ -1,0 +1,77 @@
+"""A load that goes on changes nothing: no errors, no memory or open files that grow, no latency that drifts.
+
+`--soak SECONDS` says how long; `make soak` takes half an hour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from . import node
+from .record import Row
+from .sender import sending, stream
+from .service import CAPACITY, Service
+from .test_faults import counts
+from .usage import watched
+
+SHARE = 0.7  # of the capacity
+WINDOWS = 12  # of each of which the median counts, so that a pause of the machine is one window's
+
+
+def growth(values: np.ndarray) -> float:
+    """By how much of its median a series rises from its begin to its end: the median of all slopes (Theil and Sen)."""
+    ends, begins = np.tril_indices(len(values), -1)
+    slope = np.median((values[ends] - values[begins]) / (ends - begins))
+    return float(slope * (len(values) - 1) / np.median(values))
+
+
+def test_growth_is_found_and_noise_is_not() -> None:
+    chance = np.random.default_rng(0)
+    noise = 1 + 0.05 * chance.normal(size=200)
+    noise[50] = 20
+    assert abs(growth(noise)) < 0.02
+    assert 0.08 < growth(noise + np.linspace(0, 0.1, 200)) < 0.12
+
+
+@pytest.mark.timeout(7200)
+def test_nothing_grows_under_a_steady_load(
+    service: Service, record: Callable[[Row], None], pytestconfig: pytest.Config
+) -> None:
+    node.embedded()
+    seconds = float(pytestconfig.getoption("soak"))
+    service.scale(1)
+    restarts = service.restarts()
+    steady = (seconds, SHARE * CAPACITY / 2)
+    with watched(service.pods()[0], every=max(1.0, seconds / 600)) as usage:
+        with sending(service, stream("grpc", steady), stream("http", steady)) as sender:
+            sent = sender.wait(seconds + 180)
+    end = sent.began + seconds
+    half = sent.began + seconds / 2
+    memory, files = usage.memory(half, end), usage.files(half, end)
+    edges = np.linspace(sent.began + 0.1 * seconds, end, WINDOWS + 1)
+    medians = np.array(
+        [np.median(sent.took[sent.ok & sent.during(*span)]) for span in zip(edges, edges[1:], strict=False)]
+    )
+    drift = growth(medians)
+    row = Row(
+        "soak" if seconds < 1800 else "soak-long", "soak", "no errors, no growth, no drift",
+        f"{seconds / 60:.0f} minutes", f"{SHARE * CAPACITY:.0f} requests/s, 70 % of the capacity, 1 pod",
+        counts(sent, sent.ok | sent.failed), counts(sent, sent.failed), "none", 0.0, None, sent.kinds(),
+        {
+            "memory's growth": round(growth(memory), 4),
+            "memory, MiB": round(float(np.median(memory)) / 2**20, 1),
+            "open files' growth": round(growth(files), 4),
+            "open files": float(np.median(files)),
+            "latency's drift": round(drift, 4),
+            "median latency, s": round(float(np.median(medians)), 4),
+        },
+    )  # fmt: skip
+    record(row)
+    assert not row.kinds
+    assert service.restarts() == restarts
+    assert growth(memory) < 0.01
+    assert growth(files) < 0.05
+    assert drift < 0.1, f"median latency, window by window: {medians.round(3)}"

@@ -1,0 +1,88 @@
+"""What the processes of a pod hold, sampled beside a load."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cluster import cgroups
+
+from . import node
+
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass
+class Usage:
+    """Samples of all processes of a pod together: Unix time, bytes of memory, open files, seconds of processor."""
+
+    pids: list[int]
+    samples: list[tuple[float, float, float, float]] = field(default_factory=list)
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    def take(self) -> None:
+        memory = files = processor = 0.0
+        for pid in self.pids:
+            proc = Path(f"/proc/{pid}")
+            rollup = (proc / "smaps_rollup").read_text()
+            memory += sum(
+                int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:")
+            )
+            files += len(list((proc / "fd").iterdir()))
+            stat = (proc / "stat").read_text().rsplit(")", 1)[1].split()
+            processor += (int(stat[11]) + int(stat[12])) / TICKS
+        self.samples.append((time.time(), memory, files, processor))
+
+    def between(self, begin: float, end: float) -> np.ndarray:
+        """Rows of samples."""
+        rows = np.array(self.samples)
+        return rows[(rows[:, 0] >= begin) & (rows[:, 0] < end)]
+
+    def memory(self, begin: float, end: float) -> np.ndarray:
+        return self.between(begin, end)[:, 1]
+
+    def files(self, begin: float, end: float) -> np.ndarray:
+        return self.between(begin, end)[:, 2]
+
+    def processor(self, begin: float, end: float) -> float:
+        """Seconds of processor in that time."""
+        rows = self.between(begin, end)[:, 3]
+        return float(rows[-1] - rows[0])
+
+
+@contextmanager
+def watched(pod: dict[str, Any], every: float = 1.0) -> Iterator[Usage]:
+    """Samples until the block ends. A process that ends meanwhile fails the test: none should."""
+    uid = pod["metadata"]["uid"]
+    pids = [
+        pid
+        for pid in cgroups.processes(node.node_of(pod).name)
+        if uid in Path(f"/proc/{pid}/cgroup").read_text() and Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    usage = Usage(pids)
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            while not usage.stopped.wait(every):
+                usage.take()
+        except BaseException as error:
+            errors.append(error)
+
+    usage.take()
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield usage
+    finally:
+        usage.stopped.set()
+        thread.join()
+    assert not errors, f"a process of the pod is gone: {errors[0]}"

@@ -23,6 +23,9 @@ test-e2e: env ## End-to-end tests on $KUBECONFIG, or on the embedded cluster
 test-nightly: env ## All of test-e2e, and the tests that are too long for every change
 	@$(BIN)/python -m demo --test-e2e --nightly
 
+soak: env ## Half an hour at 70 % of a pod's capacity: nothing may fail, grow or drift
+	@$(BIN)/python -m demo --soak 1800
+
 cluster-up: env ## Start the embedded Kubernetes
 	@$(BIN)/cluster up
 
@@ -37,6 +40,7 @@ lint: env ## ruff, mypy, and whether what is generated is current
 	$(BIN)/mypy
 	$(BIN)/python -m charts.reference --check
 	$(BIN)/python -m grafana.generate --check
+	$(BIN)/python -m benchmarks.reliability --check
 
 format: env ## Let ruff rewrite the code
 	$(BIN)/ruff check --fix .
@@ -47,6 +51,9 @@ chart-docs: env ## Write the chart's README from its schema and values
 
 dashboards: env ## Write the chart's Grafana dashboards from grafana/
 	$(BIN)/python -m grafana.generate
+
+reliability: env ## Write the tables of docs/reliability.md from what the tests of reliability have measured
+	@$(BIN)/python -m benchmarks.reliability
 
 PROMETHEUS ?= http://localhost:9090
 dashboards-preview: env ## Draw them from $PROMETHEUS into build/dashboards, without a Grafana
@@ -80,4 +87,4 @@ help:
 	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
 	  /^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo test test-e2e test-nightly cluster-up cluster-down lint format chart-docs dashboards dashboards-preview lock dist clean env help
+.PHONY: demo test test-e2e test-nightly soak reliability cluster-up cluster-down lint format chart-docs dashboards dashboards-preview lock dist clean env help

@@ -220,7 +220,8 @@ def check(target: Target) -> None:
 @click.command()
 @click.option("--test-e2e", is_flag=True, help="Run every end-to-end test, not just the SLO suite.")
 @click.option("--nightly", is_flag=True, help="With --test-e2e: also those too long for every change.")
-def cli(test_e2e: bool, nightly: bool) -> int:
+@click.option("--soak", type=float, metavar="SECONDS", help="Only a load of that long, and what grows.")
+def cli(test_e2e: bool, nightly: bool, soak: float | None) -> int:
     """Installs the chart on a real Kubernetes, loads it, and reports its SLOs."""
     if nightly and not test_e2e:
         raise BadInput("--nightly needs --test-e2e")
@@ -231,6 +232,9 @@ def cli(test_e2e: bool, nightly: bool) -> int:
     runner.run(target.preparation(test_e2e and not target.kubeconfig, marks))
 
     which = ["--release", RELEASE, "--namespace", NAMESPACE]
+    if soak:
+        test = pytest("-s", "tests/e2e/reliability/test_soak.py", *which, "--soak", str(soak))
+        return foreground(target.reach(*test))
     load = BUILD / "load.json"
     # The suite below judges it, with what the server says.
     status = foreground(target.reach(BIN / "loadtest", "run", *which, "--no-verdict", "--json", load))

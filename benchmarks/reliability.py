@@ -1,6 +1,6 @@
 """The tables of docs/reliability.md, from what the tests in tests/e2e/reliability wrote down.
 
-python -m benchmarks.reliability            takes the rows of build/reliability into the record, writes the tables
+    python -m benchmarks.reliability            takes the rows of build/reliability over, writes the tables
 python -m benchmarks.reliability --check    whether the tables are those of the record
 """
 
@@ -21,10 +21,11 @@ DOCUMENT = ROOT / "docs" / "reliability.md"
 ROWS = ROOT / "build" / "reliability"
 # In the order of the table; a row that is not named here comes last.
 ORDER = (
-    "triton-killed", "out-of-memory", "instance-killed", "instance-hangs", "instance-stopped", "triton-stopped",
-    "node-lost", "kubelet-stopped", "containerd-stopped", "packet-loss", "narrow-link", "dns-gone",
-    "prometheus-gone", "api-server-gone", "disk-full", "clock-off", "overload", "overload-steps", "priorities",
-    "soak", "soak-long",
+    "triton-killed", "out-of-memory", "instance-killed", "instance-hangs", "instance-stopped",
+    "triton-stopped", "node-lost", "kubelet-stopped", "containerd-stopped", "packet-loss", "narrow-link",
+    "dns-gone",
+    "prometheus-gone", "api-server-gone", "disk-full", "clock-off", "overload", "overload-steps",
+    "priorities", "soak", "soak-long",
 )  # fmt: skip
 
 
@@ -37,7 +38,8 @@ def ordered(rows: dict[str, Any]) -> list[dict[str, Any]]:
 def faults(rows: list[dict[str, Any]]) -> str:
     """What each fault cost."""
     lines = [
-        "| promise | fault | load at the time | sent gRPC, HTTP | failed gRPC, HTTP | which may fail | last failure after | all pods back after |",
+        "| promise | fault | load at the time | sent gRPC, HTTP | failed gRPC, HTTP | which may fail"
+        " | last failure after | all pods back after |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -56,8 +58,8 @@ def figures(rows: list[dict[str, Any]]) -> str:
         sent = sum(row["sent"].values())
         refused = ", ".join(f"{count:,} {kind}" for kind, count in row["kinds"].items()) or "none"
         lines = [
-            f"**{row['promise'][0].upper()}{row['promise'][1:]}**: {row['fault']}, {row['load']}; {sent:,} requests,"
-            f" not answered: {refused}.",
+            f"**{row['promise'][0].upper()}{row['promise'][1:]}**: {row['fault']}, {row['load']}; {sent:,}"
+            f" requests, not answered: {refused}.",
             "",
             "| | |",
             "|---|---|",
@@ -99,7 +101,8 @@ def steps_table(rows: list[dict[str, Any]]) -> str:
         text = figures([row | {"more": more}])
         if steps:
             text = f"{text}\n\n" + "\n".join(table)
-            text += f"\n\nThe last request that was not answered in time: {row['recovered']:g} s after the load fell to half the capacity."
+            text += f"\n\nThe last request that was not answered in time ended {row['recovered']:g} s after"
+            text += " the load had fallen to half the capacity."
         parts.append(text)
     return "\n\n".join(parts)
 

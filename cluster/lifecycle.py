@@ -67,7 +67,7 @@ def up(workers: int, values: Path | None = None) -> None:
     preflight.check()
     with Steps() as steps, only_one(steps):
         made = _recorded()
-        if made and alive(made.workers):
+        if made and alive(0):
             _heal(made, workers, steps)
             if values:
                 with steps.step("images that the nodes lack"):
@@ -140,6 +140,11 @@ def workers_made() -> int | None:
 def alive(workers: int) -> bool:
     """Whether every node's first process runs; after a reboot or a crash none does."""
     return node.switch_pid() is not None and all(each.pid() is not None for each in _nodes(workers))
+
+
+def lost(workers: int) -> list[Node]:
+    """The workers whose first process has ended, while the control plane runs."""
+    return [each for each in _nodes(workers)[1:] if each.pid() is None]
 
 
 def require() -> list[Node]:
@@ -268,6 +273,10 @@ def _heal(made: Made, workers: int, steps: Steps) -> None:
     with steps.step("API server and nodes"):
         shell.wait_for(control.healthy, "API server", timeout=60, log=CONTROL_PLANE.log("kubelet"))
         old, new = _nodes(made.workers), _nodes(workers)
+        for each in lost(made.workers):
+            # A node of that name that is Ready would be refused, and one that is not still holds its pods.
+            control.kubectl("delete", "node", each.name, "--ignore-not-found")
+            _add(each, [other for other in old if other.pid() is not None], made)
         for each in old[len(new) :]:
             control.kubectl("delete", "node", each.name, "--ignore-not-found")
             each.stop()

@@ -1,4 +1,4 @@
-"""The proxy's health is that of the models: a real HAProxy with the chart's configuration before a real Triton."""
+"""The proxy's health is that of the models: HAProxy with the chart's configuration before a real Triton."""
 
 from __future__ import annotations
 
@@ -95,8 +95,9 @@ def pod(tmp_path: Path) -> Iterator[Pod]:
     http, health = free_ports(2)
     with LocalTriton(tmp_path / "models", exit_seconds=0) as triton:
         changes = {
-            "127.0.0.1:8080": triton.http, "127.0.0.1:8002": triton.metrics, "bind :8000": f"bind 127.0.0.1:{http}",
-            "bind :8003": f"bind 127.0.0.1:{health}", "/config": str(tmp_path),
+            "127.0.0.1:8080": triton.http, "127.0.0.1:8002": triton.metrics,
+            "bind :8000": f"bind 127.0.0.1:{http}", "bind :8003": f"bind 127.0.0.1:{health}",
+            "/config": str(tmp_path),
         }  # fmt: skip
         for name, text in only(rendered, "ConfigMap", "-proxy-config")["data"].items():
             for old, new in changes.items():

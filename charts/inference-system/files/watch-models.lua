@@ -54,6 +54,22 @@ local function request(model)
   end
 end
 
+local function watch_triton()
+  local there = true
+  while true do
+    core.msleep(500)
+    local asked = seconds()
+    local ready = ask("get", triton .. "/v2/health/ready", LOOK).status == 200
+    -- One that is slow to say so is busy.
+    if ready ~= there and (ready or seconds() - asked < LOOK / 2) then
+      local server = core.backends["triton"].servers["triton"]
+      if ready then server:set_ready() else server:set_maint() end
+      core.log(core.warning, "Triton " .. (ready and "is ready" or "is not ready"))
+      there = ready
+    end
+  end
+end
+
 local function watch(model)
   local send = request(model)
   local good, doubt, failed = seconds(), 0, {} -- when it last answered; until when to look; when requests failed
@@ -90,6 +106,7 @@ local function watch(model)
   end
 end
 
+core.register_task(watch_triton)
 for model in os.getenv("WATCHED_MODELS"):gmatch("%S+") do
   core.register_task(function() watch(model) end)
 end

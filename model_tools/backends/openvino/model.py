@@ -10,12 +10,13 @@ INFERENCE_PRECISION    f32 (default), bf16 (f32 on a processor without it), or d
 INFERENCE_NUM_THREADS  threads an instance computes with; 0 (default) shares what the container may use
                        between the instances.
 
-Triton goes on without a process that died: it is ready, and fails what it would have given to that one. So an
-instance that ends before it is told to takes Triton along, whoever runs Triton starts it anew, and nothing is left
-that fails for ever. A batch that takes longer than the environment's EXECUTION_SECONDS (0 or none: no limit) ends
-its instance so, with a trace of all threads in Triton's log.
+Triton goes on without a process that died: it is ready, and fails what it would have given to that one. So
+an instance that ends before it is told to takes Triton along, and whoever runs Triton starts it anew. A batch
+that takes longer than the environment's EXECUTION_SECONDS (0 or none: no limit) ends its instance so, with a
+trace of all threads in Triton's log.
 
-It needs nothing but the standard library, a shell, numpy < 2 and openvino, which lie beside Triton's Python backend.
+It needs nothing but the standard library, a shell, numpy < 2 and openvino, which lie beside Triton's Python
+backend.
 """
 
 import faulthandler

@@ -1,7 +1,7 @@
-"""`python client.py SETTINGS` in a pod: an open load over gRPC and HTTP, nobody retries; every request is written down.
+"""`python client.py SETTINGS` in a pod: an open load over gRPC and HTTP; every request is written down.
 
 An open load sends when a request is due, whatever became of those before it: a server that stands still is
-asked on, as by many users who don't know of each other. SETTINGS is JSON:
+asked on, as by many users who don't know of each other. Nobody retries. SETTINGS is JSON:
 
     model, grpc, http   name of the model, target of the channels, URL
     timeout             seconds until a request is given up

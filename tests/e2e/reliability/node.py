@@ -1,4 +1,4 @@
-"""What a test does to the embedded cluster's nodes and to the processes in its pods, from the machine outside."""
+"""What a test does to the embedded cluster's nodes and to processes in its pods, from the machine outside."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cluster import cgroups, paths, shell
+from cluster import cgroups, lifecycle, paths, shell
 from cluster.node import Node
 
 
@@ -121,3 +121,10 @@ def kill_node(node: Node) -> None:
     assert pid is not None, f"{node.name} does not run"
     os.kill(pid, signal.SIGKILL)
     shell.wait_for(lambda: node.pid() is None, f"the end of {node.name}", timeout=20)
+
+
+def bring_back() -> None:
+    """Lost nodes as new ones of their old names: `cluster up` sees to that."""
+    workers = lifecycle.workers_made()
+    assert workers
+    lifecycle.up(workers)

@@ -1,18 +1,19 @@
-"""The openvino backend on a device of its own: real batches of a real model, that last as long as on a GPU of a
-fixed speed. Waiting for a device takes no processor, so what client and server need of it can be told apart.
+"""The openvino backend on a device of its own: batches of a real model that last a fixed time, as on a GPU.
 
-Lies in the place of the backend's model.py, with that one beside it as real.py. PACE in the environment: seconds a
-batch and seconds a row. A file /tmp/hang stops every instance within its batch; /tmp/leak takes ever more memory.
+Waiting for a device takes no processor, so what client and server need of it can be told apart. Lies in the
+place of the backend's model.py, with that one beside it as real.py. PACE in the environment: seconds a batch
+and a row. A file /tmp/hang stops every instance within its batch; /tmp/leak takes ever more memory.
 """
 
 import importlib.util
 import os
+import sys
 import time
 from pathlib import Path
 
 spec = importlib.util.spec_from_file_location("real_backend", Path(__file__).with_name("real.py"))
 real = importlib.util.module_from_spec(spec)
-__import__("sys").modules["real_backend"] = real  # dataclasses look their module up
+sys.modules["real_backend"] = real  # dataclasses look their module up
 spec.loader.exec_module(real)
 
 FIXED, EACH = (float(word) for word in os.environ["PACE"].split())

@@ -1,4 +1,4 @@
-"""A row of the table in docs/reliability.md: what was promised, what was done, and what became of the requests."""
+"""A row of docs/reliability.md: what was promised, what was done, and what became of the requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small release that gets hurt: two pods on two nodes, whose model takes a fixed time and next to no processor."""
+"""A small release that gets hurt: its model takes a fixed time and next to no processor."""
 
 from __future__ import annotations
 
@@ -135,6 +135,14 @@ class Service:
         answer = session.get(f"{base}/api/v1/query", params=asked, timeout=30).json()
         assert answer["status"] == "success", answer
         return list(answer["data"]["result"])
+
+    def watched(self) -> bool:
+        """Whether Prometheus is there and has scraped every pod."""
+        try:
+            found = self.prometheus(f'up{{namespace="{NAMESPACE}"}} == 1')
+        except (AssertionError, ValueError):
+            return False
+        return len(found) >= self.ready()
 
     def upgrade(self, changes: dict[str, Any]) -> None:
         made = self.helm.install(NAME, self.chart, merged(self.values, changes), self.folder, 240)

@@ -1,11 +1,12 @@
 """More requests than a pod can answer: it goes on answering as many as it can, in time, and refuses the rest.
 
-An open load over gRPC and HTTP on one pod. Its model takes a fixed time a batch and no processor (paced.py), so
-what is lost to an overload is lost by the server's own work: taking requests in, waiting, refusing them.
+An open load over gRPC and HTTP on one pod. Its model takes a fixed time a batch and no processor (paced.py),
+so what is lost to an overload is lost by the server's own work: taking requests in, and refusing them.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -58,9 +59,10 @@ def test_goodput_stays_and_the_rest_is_refused(
     ):
         sent = sender.wait(sum(each for each, _ in steps) + 120)
     begins = [sent.began + number * seconds for number in range(len(factors) + 1)]
-    spans = dict(zip(factors, zip(begins, begins[1:], strict=False), strict=True))
+    spans = dict(zip(factors, itertools.pairwise(begins), strict=True))
     goodput = {factor: rate(good(sent) & sent.during(*span), seconds) for factor, span in spans.items()}
     offered = {factor: rate(sent.during(*span), seconds) for factor, span in spans.items()}
+    processor = {factor: round(usage.processor(*span) / seconds, 3) for factor, span in spans.items()}
     peak = max(goodput.values())
     over = begins[-1]
     after = sent.during(over) & ~good(sent)
@@ -74,13 +76,15 @@ def test_goodput_stays_and_the_rest_is_refused(
     refusal = float(np.percentile(sent.took[refused], 99)) if refused.any() else 0.0
     row = Row(
         name, "overload", "goodput within 10 % of its peak, the accepted in time, the rest refused",
-        f"{factors[0]:g} to {factors[-1]:g} times the capacity", f"up to {factors[-1] * CAPACITY:.0f} requests/s, 1 pod",
-        counts(sent, sent.ok | sent.failed), counts(sent, sent.failed), "what exceeds the capacity: refused, never lost",
+        f"{factors[0]:g} to {factors[-1]:g} times the capacity",
+        f"up to {factors[-1] * CAPACITY:.0f} requests/s, 1 pod",
+        counts(sent, sent.ok | sent.failed), counts(sent, sent.failed),
+        "what exceeds the capacity: refused, never lost",
         round(recovered, 1), None, sent.kinds(),
         {
             **{f"offered {factor:g}": value for factor, value in offered.items()},
             **{f"goodput {factor:g}": value for factor, value in goodput.items()},
-            **{f"processor {factor:g}": round(usage.processor(*span) / seconds, 3) for factor, span in spans.items()},
+            **{f"processor {factor:g}": used for factor, used in processor.items()},
             "p99 of the accepted, s": round(latency, 3),
             "p99 of a refusal, s": round(refusal, 3),
             "memory's growth at the most": round(growth, 4),
@@ -122,7 +126,8 @@ def test_interactive_requests_live_through_a_flood_of_batch_requests(
     latency = float(np.percentile(sent.took[urgent & sent.ok], 99))
     row = Row(
         "priorities", "overload", "interactive requests are answered while a flood of batch requests is shed",
-        "four times the capacity on the lower level", f"{CAPACITY / 4:.0f} requests/s on level 1, {4 * CAPACITY:.0f} on level 2, 1 pod",
+        "four times the capacity on the lower level",
+        f"{CAPACITY / 4:.0f} requests/s on level 1, {4 * CAPACITY:.0f} on level 2, 1 pod",
         counts(sent, urgent), counts(sent, lost), "none of level 1", 0.0, None, sent.kinds(),
         {
             "p99 on level 1, s": round(latency, 3),

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -22,7 +23,7 @@ WINDOWS = 12  # of each of which the median counts, so that a pause of the machi
 
 
 def growth(values: np.ndarray) -> float:
-    """By how much of its median a series rises from its begin to its end: the median of all slopes (Theil and Sen)."""
+    """By how much of its median a series rises in all: the median of all its slopes (Theil and Sen)."""
     ends, begins = np.tril_indices(len(values), -1)
     slope = np.median((values[ends] - values[begins]) / (ends - begins))
     return float(slope * (len(values) - 1) / np.median(values))
@@ -45,15 +46,16 @@ def test_nothing_grows_under_a_steady_load(
     service.scale(1)
     restarts = service.restarts()
     steady = (seconds, SHARE * CAPACITY / 2)
-    with watched(service.pods()[0], every=max(1.0, seconds / 600)) as usage:
-        with sending(service, stream("grpc", steady), stream("http", steady)) as sender:
-            sent = sender.wait(seconds + 180)
+    load = (stream("grpc", steady), stream("http", steady))
+    every = max(1.0, seconds / 600)
+    with watched(service.pods()[0], every) as usage, sending(service, *load) as sender:
+        sent = sender.wait(seconds + 180)
     end = sent.began + seconds
     half = sent.began + seconds / 2
     memory, files = usage.memory(half, end), usage.files(half, end)
     edges = np.linspace(sent.began + 0.1 * seconds, end, WINDOWS + 1)
     medians = np.array(
-        [np.median(sent.took[sent.ok & sent.during(*span)]) for span in zip(edges, edges[1:], strict=False)]
+        [np.median(sent.took[sent.ok & sent.during(*span)]) for span in itertools.pairwise(edges)]
     )
     drift = growth(medians)
     row = Row(

@@ -22,7 +22,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass
 class Usage:
-    """Samples of all processes of a pod together: Unix time, bytes of memory, open files, seconds of processor."""
+    """Samples of all processes of a pod: Unix time, bytes of memory, open files, seconds of processor."""
 
     pids: list[int]
     samples: list[tuple[float, float, float, float]] = field(default_factory=list)

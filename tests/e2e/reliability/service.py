@@ -115,6 +115,14 @@ class Service:
             if each["name"] == "triton"
         }
 
+    def renew(self) -> None:
+        """Two pods that have never been restarted: the kubelet makes one wait whose container ended often."""
+        self.scale(2)
+        worn = [name for name, restarts in self.restarts().items() if restarts]
+        if worn:
+            run("delete", "pod", *worn)
+            self.settle(2)
+
     def scale(self, replicas: int, timeout: int = 180) -> None:
         run("scale", DEPLOYMENT, f"--replicas={replicas}")
         self.settle(replicas, timeout)

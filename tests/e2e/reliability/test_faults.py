@@ -361,9 +361,8 @@ FAULTS = [
 
 
 @pytest.fixture(scope="module", autouse=True)
-def two_pods(service: Service) -> None:
+def on_embedded_nodes() -> None:
     harm.embedded()
-    service.scale(2)
 
 
 @pytest.mark.parametrize(
@@ -371,7 +370,7 @@ def two_pods(service: Service) -> None:
     [pytest.param(each, id=each.name, marks=[pytest.mark.nightly] * each.nightly) for each in FAULTS],
 )
 def test_fault(fault: Fault, service: Service, record: Callable[[Row], None]) -> None:
-    service.settle(2)
+    service.renew()
     suffer(fault, service, record)
 
 
@@ -406,8 +405,9 @@ def suffer(fault: Fault, service: Service, record: Callable[[Row], None]) -> Non
     expected = RATE * (ended - began)
     assert all(count > 0.7 * expected for count in row.sent.values()), f"{row.sent}, not {expected:.0f} each"
     if fault.takes_pods_out is not None:
-        least = fewest_pods(service, began, ended)
-        assert (least < 2) == fault.takes_pods_out, f"Prometheus saw {least} pods in service"
+        least, restarts = seen(service, began, ended)
+        said = f"Prometheus saw {least} pods in service and {restarts} restarts"
+        assert (least < 2 or restarts > 0) == fault.takes_pods_out, said
 
 
 def counts(sent: Sent, which: Any) -> dict[str, int]:
@@ -420,10 +420,16 @@ def recovered(sent: Sent, began: float) -> float:
     return round(float(late.max() - began), 1) if len(late) else 0.0
 
 
-def fewest_pods(service: Service, began: float, ended: float) -> int:
-    """The fewest ready pods that Prometheus knew of meanwhile."""
-    what = f'kube_deployment_status_replicas_ready{{namespace="{NAMESPACE}"}}'
+def seen(service: Service, began: float, ended: float) -> tuple[int, int]:
+    """The fewest ready pods that Prometheus knew of meanwhile, and how often it saw a Triton started again."""
     time.sleep(6)  # the last scrape of that time
-    found = service.prometheus(f"min_over_time({what}[{ended - began + 1:.0f}s])", at=ended + 5)
-    assert found, f"Prometheus has no {what}"
-    return int(float(found[0]["value"][1]))
+    window = f"[{ended - began + 6:.0f}s]"
+    ready = f'min_over_time(kube_deployment_status_replicas_ready{{namespace="{NAMESPACE}"}}{window})'
+    again = f'kube_pod_container_status_restarts_total{{namespace="{NAMESPACE}", container="triton"}}'
+    found = [
+        service.prometheus(query, at=ended + 5)
+        for query in (ready, f"sum(max_over_time({again}{window}) - min_over_time({again}{window}))")
+    ]
+    assert all(found), f"Prometheus has no {ready} or {again}"
+    least, restarts = (int(float(each[0]["value"][1])) for each in found)
+    return least, restarts

@@ -222,8 +222,8 @@ class _Tensor:
 def _end_triton_with_this_process() -> "subprocess.Popen[bytes]":
     """A shell that kills Triton when this process has ended, unless it gets a line before.
 
-    It waits at a pipe that nobody else holds, which the kernel closes even where this process is killed. Told to
-    end in good order, Triton would first fail requests for as long as it waits for the process that is gone.
+    It waits at a pipe that nobody else holds, which the kernel closes even where this process is killed. Told
+    to end in good order, Triton would first fail requests for as long as it waits for what is gone.
     """
     script = 'read -r _ || { echo "an instance has died: Triton ends" >&2; kill -KILL "$1"; }'
     return subprocess.Popen(["sh", "-c", script, "sh", str(os.getppid())], stdin=subprocess.PIPE)

@@ -421,7 +421,7 @@ def recovered(sent: Sent, began: float) -> float:
 
 
 def seen(service: Service, began: float, ended: float) -> tuple[int, int]:
-    """The fewest ready pods that Prometheus knew of meanwhile, and how often it saw a Triton started again."""
+    """The fewest ready pods that Prometheus knew of meanwhile, and how often a Triton was started again."""
     time.sleep(6)  # the last scrape of that time
     window = f"[{ended - began + 6:.0f}s]"
     ready = f'min_over_time(kube_deployment_status_replicas_ready{{namespace="{NAMESPACE}"}}{window})'

@@ -105,9 +105,11 @@ def fenced(folder: Path) -> Iterator[Stack]:
     with LocalTriton(repository, options=options, exit_seconds=0, log=log.append) as triton:
         http, health = free_ports(2)
         configured = only(manifests, "ConfigMap", "-proxy-config")["data"]
-        (folder / "json.lua").write_text(configured["json.lua"])
         file = folder / "haproxy.cfg"
-        config = configured["haproxy.cfg"].replace("/config/", f"{folder}/")
+        config = configured.pop("haproxy.cfg").replace("/config", str(folder))
+        for name, text in configured.items():  # its scripts, and the requests that they send
+            moved = text.replace("127.0.0.1:8080", triton.http).replace("127.0.0.1:8002", triton.metrics)
+            (folder / name).write_text(moved)
         file.write_text(on_loopback(config, http, health, triton.http))
         ready = answers(f"http://127.0.0.1:{health}/v2/health/ready")
         with running([haproxy, "-db", "-f", str(file)], ready, folder / "haproxy.log") as proxy:

@@ -29,10 +29,9 @@ BATCH, INSTANCES = 8, 2
 FIXED, EACH = 0.08, 0.01  # seconds that a batch takes, and a row of it more
 # Requests a second that one pod can answer, when all batches are full.
 CAPACITY = INSTANCES * BATCH / (FIXED + BATCH * EACH)
-OBJECTIVE = 1.5  # seconds in which a request has to be answered
-QUEUE = (
-    0.8  # seconds that one may wait: half of the objective, which leaves the rest to its batch and the way
-)
+OBJECTIVE = 2.0  # seconds in which a request has to be answered
+# Seconds that one may wait: half of the objective, which leaves the rest to its batch and the way.
+QUEUE = 1.0
 
 VALUES: dict[str, Any] = {
     "model": {
@@ -42,7 +41,7 @@ VALUES: dict[str, Any] = {
             "maxSize": BATCH,
             "preferredSizes": [BATCH],
             "maxQueueDelayMicroseconds": 2000,
-            "queue": {"maxSize": 128, "timeoutMicroseconds": int(QUEUE * 1e6)},
+            "queue": {"maxSize": 200, "timeoutMicroseconds": int(QUEUE * 1e6)},
             "priorities": [{"maxSize": 64}, {}],
         },
         "instances": {"count": INSTANCES, "kind": "cpu", "threads": 1},

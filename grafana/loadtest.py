@@ -22,6 +22,7 @@ from grafana.parts import (
 )
 
 HISTOGRAM = "loadtest_request_duration_seconds"
+LAG = "loadtest_schedule_lag_seconds"
 SERVER = "inference_server_duration_seconds"
 SUCCESS = 'outcome="success"'
 PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
@@ -32,13 +33,15 @@ LOAD = Row(
     (
         Panel(
             "Asked and answered",
-            "Requests a second that clients sent and that were answered well, what Triton says it answered, "
-            "and the throughput that is promised under a load test.",
-            "`loadtest_request_duration_seconds_count`, `nv_inference_request_success` and "
-            "`inference:slo:objective`.",
-            "Answered below asked: see the failures. Server above clients: there are other clients than the "
-            "load test.",
+            "Requests a second that an open loop's schedule offers, that clients had an answer or an error to "
+            "and that were answered well, what Triton says it answered, and the throughput that is promised "
+            "under a load test.",
+            "`loadtest_offered_total` (0 in a closed loop), `loadtest_request_duration_seconds_count`, "
+            "`nv_inference_request_success` and `inference:slo:objective`.",
+            "Asked below offered: the servers are slower than the rate. Answered below asked: see the "
+            "failures. Server above clients: there are other clients than the load test.",
             (
+                Query(rate("loadtest_offered_total", RELEASE), "offered, schedule"),
                 Query(rate(f"{HISTOGRAM}_count", RELEASE), "asked, clients"),
                 Query(rate(f"{HISTOGRAM}_count", RELEASE, extra=SUCCESS), "answered, clients"),
                 Query(rate("nv_inference_request_success", MODEL), "answered, servers"),
@@ -201,6 +204,29 @@ MEANS = Row(
             "Near 1: raise `loadtest.workers`, or the latencies are the load test's own.",
             (Query(rate("container_cpu_usage_seconds_total", WORKERS, "pod"), "{{pod}}"),),
             "short",
+        ),
+        Panel(
+            "How late requests left",
+            "How much later than its schedule said an open loop sent its requests. Latencies contain it.",
+            "The histogram `loadtest_schedule_lag_seconds`.",
+            "Beyond a tenth of the latency's p99, `loadtest run` gives no numbers: raise `loadtest.workers`, "
+            "or give them processors that nothing else uses.",
+            tuple(
+                Query(quantile(PERCENTILES[name], LAG, RELEASE), f"{name}, sent after due")
+                for name in ("p50", "p99")
+            ),
+            "s",
+        ),
+        Panel(
+            "Requests in flight",
+            "Requests of an open loop that have no answer yet, by worker.",
+            "`loadtest_in_flight`.",
+            "It grows: the servers are slower than the rate. At `loadtest.maxInFlight` requests wait in the "
+            "worker, and their latency with them.",
+            (Query(f"sum by (pod) (loadtest_in_flight{{{RELEASE}}})", "{{pod}}"),),
+            "none",
+            decimals=0,
+            stacked=True,
         ),
     ),
 )

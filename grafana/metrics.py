@@ -65,6 +65,9 @@ LOADTEST = _all(
     "load test",
     ("loadtest_request_duration_seconds", "histogram", "s"),
     ("loadtest_users", "gauge", "user"),
+    ("loadtest_offered_total", "counter", "request"),
+    ("loadtest_in_flight", "gauge", "request"),
+    ("loadtest_schedule_lag_seconds", "histogram", "s"),
 )
 PROMETHEUS = _all("prometheus", ("up", "gauge", "ratio"), ("ALERTS", "gauge", "ratio"))
 

@@ -1,6 +1,6 @@
 // A gRPC server that does nothing but answer: each method of the command line with the bytes of its file.
 //
-//	server -listen 127.0.0.1:8001 /inference.GRPCInferenceService/ModelInfer=answer.bin ...
+//	answerer -listen 127.0.0.1:8001 /inference.GRPCInferenceService/ModelInfer=answer.bin ...
 //
 // Against it a load generator measures itself. It costs a fraction of a client's processor time, which a server
 // in Python does not.

@@ -3,9 +3,10 @@
     python benchmarks/loadtest_crosscheck.py        # needs Go
 
 Phases alternate (ours, ghz, ghz, ours, ...), so that whatever else the machine does reaches both. Both send
-the same serialised request over as many connections. Two loads: `open`, a constant rate in which neither waits
-for answers (ghz --async --rps), and `closed`, so many requests in flight. The model waits some milliseconds to
-fill a batch, as served models do, so that the server and not the generators' processor time makes the latency.
+the same serialised request over as many connections. Two loads: `open`, a constant rate in which neither
+waits for answers (ghz --async --rps), and `closed`, so many requests in flight. The model waits some
+milliseconds to fill a batch, as served models do, so that the server and not the generators' processor time
+makes the latency.
 Exit status 1: throughput differs by more than 3 %, or p99 by more than 10 %.
 """
 

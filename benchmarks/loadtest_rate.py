@@ -4,8 +4,8 @@
 
 The server is benchmarks/tools/answerer on a processor of its own: it only answers, so the client is the
 limit. First the two ways to send gRPC, each in a bare process, in turn; then the real thing, a Locust worker
-with its sender on one processor, offered one rate after the other: most is the largest that a run gave numbers
-for.
+with its sender on one processor, offered one rate after the other: most is the largest that a run gave
+numbers for.
 """
 
 from __future__ import annotations

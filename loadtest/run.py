@@ -389,9 +389,10 @@ def _generator(
             "in_flight_most": max((loop["in_flight_most"] for loop in last.open_loops), default=0),
         }
         if limit is None and late is not None and late > max(LAG_FLOOR, LAG_SHARE * (p99 or 0)):
+            beside = "nothing was answered yet" if p99 is None else f"p99 is {p99 * 1000:.3g} ms"
             limit = (
-                f"1 in 100 requests left {late * 1000:.3g} ms late or more, where the server's p99 is "
-                f"{(p99 or 0) * 1000:.3g} ms; give it more workers, or processors of its own"
+                f"1 in 100 requests left {late * 1000:.3g} ms late or more, where {beside}; give it more workers, "
+                "or processors of its own"
             )
     return found | {"limit": limit}
 

@@ -33,9 +33,9 @@ LOAD = Row(
     (
         Panel(
             "Asked and answered",
-            "Requests a second that an open loop's schedule offers, that clients had an answer or an error to "
-            "and that were answered well, what Triton says it answered, and the throughput that is promised "
-            "under a load test.",
+            "Requests a second that an open loop's schedule offers, that clients had an answer or an error "
+            "to and that were answered well, what Triton says it answered, and the throughput that is "
+            "promised under a load test.",
             "`loadtest_offered_total` (0 in a closed loop), `loadtest_request_duration_seconds_count`, "
             "`nv_inference_request_success` and `inference:slo:objective`.",
             "Asked below offered: the servers are slower than the rate. Answered below asked: see the "

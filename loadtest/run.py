@@ -391,8 +391,8 @@ def _generator(
         if limit is None and late is not None and late > max(LAG_FLOOR, LAG_SHARE * (p99 or 0)):
             beside = "nothing was answered yet" if p99 is None else f"p99 is {p99 * 1000:.3g} ms"
             limit = (
-                f"1 in 100 requests left {late * 1000:.3g} ms late or more, where {beside}; give it more workers, "
-                "or processors of its own"
+                f"1 in 100 requests left {late * 1000:.3g} ms late or more, where {beside}; give it more "
+                "workers, or processors of its own"
             )
     return found | {"limit": limit}
 

@@ -46,11 +46,12 @@ class Helm:
                 return None
             raise HelmFailed(_reason(done))
         history = json.loads(done.stdout)
-        good = [each["revision"] for each in history if each["status"] in ("deployed", "superseded")]
+        # What an upgrade broke leaves the revision before it deployed.
+        deployed = [each["revision"] for each in history if each["status"] == "deployed"]
         last = history[-1]
         return Installed(
             revision=last["revision"],
-            deployed=good[-1] if good else None,
+            deployed=deployed[-1] if deployed else None,
             status=last["status"],
             chart=last["chart"],
             app_version=last["app_version"],

@@ -172,8 +172,11 @@ def table(found: Sequence[Status]) -> Table:
     from rich.text import Text
 
     shown = Table()
-    for title in ("Region", "Chart", "Revision", "Model", "Pods", "Engines", "Error budget left", ""):
-        shown.add_column(title, justify="right" if title in ("Revision", "Pods") else "left")
+    for title in ("Region", "Chart", "Revision", "Model", "Pods", "Engines", "Error budget left"):
+        right = title in ("Revision", "Pods")
+        shown.add_column(title, justify="right" if right else "left", no_wrap=title == "Region")
+    # In a line of its own at the end, too, as whole as it is.
+    shown.add_column("", no_wrap=True, max_width=40)
     for each in found:
         installed = each.installed
         budgets = ", ".join(f"{slo} {left:.0%}" for slo, left in sorted(each.budgets.items()))
@@ -186,6 +189,6 @@ def table(found: Sequence[Status]) -> Table:
             f"{each.pods[0]}/{each.pods[1]}",
             engines or "-",
             budgets or "-",
-            Text(each.problem, style="bold red") if each.problem else Text("ok", style="green"),
+            Text(each.problem, "bold red", overflow="ellipsis") if each.problem else Text("ok", "green"),
         )
     return shown

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ import yaml
 
 from model_tools.console import BadInput
 from model_tools.regions.changes import changes
-from model_tools.regions.fleet import read_regions
+from model_tools.regions.fleet import Region, read_regions
+from model_tools.regions.helm import Helm, HelmFailed
 from model_tools.regions.status import engine_state
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -125,3 +128,72 @@ def test_the_state_of_a_pods_engines(states: list[dict[str, Any]], expected: str
 def test_a_pod_without_engines_has_no_state_of_one() -> None:
     pod = {"spec": {"initContainers": [{"name": "deliver-model"}]}, "status": {}}
     assert engine_state(pod) == ""
+
+
+@pytest.fixture
+def helm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Stands for helm where only its words matter: gives an answer, and says what it was asked."""
+
+    def answers(output: str = "", error: str = "") -> Path:
+        asked = tmp_path / "asked"
+        tool = tmp_path / "helm"
+        (tmp_path / "output").write_text(output)
+        (tmp_path / "error").write_text(error)
+        tool.write_text(
+            f'#!/bin/sh\necho "$@" >> {asked}\n[ "$1" = version ] && printf v4.1.4 && exit\n'
+            f"cat {tmp_path}/output; cat {tmp_path}/error >&2; [ ! -s {tmp_path}/error ]\n"
+        )
+        tool.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        return asked
+
+    return answers
+
+
+REGION = Region("europe", "eu", (Path("fleet.yaml"), Path("europe.yaml")))
+# As `helm history --output json` has it, the oldest first: what was upgraded, and broke.
+HISTORY = [
+    {"revision": 1, "updated": "2026-01-01", "status": "superseded", "chart": "c-1", "app_version": "1"},
+    {"revision": 2, "updated": "2026-01-02", "status": "deployed", "chart": "c-2", "app_version": "1"},
+    {"revision": 3, "updated": "2026-01-03", "status": "failed", "chart": "c-3", "app_version": "1"},
+]
+
+
+def test_the_revision_to_go_back_to_is_the_one_that_is_deployed(helm: Callable[..., Path]) -> None:
+    helm(json.dumps(HISTORY))
+    found = Helm(REGION).installed()
+    assert found is not None
+    assert (found.revision, found.status, found.deployed, found.chart) == (3, "failed", 2, "c-3")
+
+
+def test_a_release_that_is_not_there_is_no_error(helm: Callable[..., Path]) -> None:
+    helm(error="Error: release: not found\n")
+    assert Helm(REGION).installed() is None
+    assert Helm(REGION).manifest() == ""
+
+
+def test_helms_error_is_told_without_its_warnings(helm: Callable[..., Path]) -> None:
+    helm(error="W0101 something is old\nError: UPGRADE FAILED: timed out\n")
+    with pytest.raises(HelmFailed, match=r"^UPGRADE FAILED: timed out$"):
+        Helm(REGION).upgrade(Path("chart"))
+
+
+def test_helm_is_asked_about_the_regions_own_cluster_with_its_values_in_order(
+    helm: Callable[..., Path],
+) -> None:
+    asked = helm(json.dumps({"manifest": "kind: Service\n"}))
+    release = Helm(REGION, timeout=7)
+    assert release.planned(Path("chart")) == "kind: Service\n"
+    release.upgrade(Path("chart"))
+    release.rollback(2)
+    planned, _, upgraded, back = asked.read_text().splitlines()
+    for line in (planned, upgraded, back):
+        assert "--kube-context eu --namespace inference" in line
+        assert "--timeout 7s" in line
+    for line in (planned, upgraded):
+        assert line.startswith("upgrade inference-system chart ")
+        assert "--values=fleet.yaml --values=europe.yaml" in line
+    assert "--dry-run=server" in planned
+    assert "--dry-run" not in upgraded
+    assert "--rollback-on-failure" in upgraded
+    assert back.startswith("rollback inference-system 2 ")

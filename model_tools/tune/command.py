@@ -83,7 +83,7 @@ def command(
     --rate the fewest threads and instances that answer so many requests a second. Exit status 1 where no
     configuration meets the objective.
     """
-    from model_tools.tune.search import Goal, Search
+    from model_tools.tune.search import Goal, Search, demand_enough
     from model_tools.tuning.journal import Journal
     from model_tools.tuning.show import progress
 
@@ -91,6 +91,7 @@ def command(
     goal = Goal(max_p99 / 1000 if max_p99 else None, rate)
     space = space_of(base, batches, delays, instances, threads)
     budget = measurements or max(2 * slices, len(space.choices()) * slices // 5)
+    demand_enough(budget, slices)
     in_flight = users or int(base["loadtest"]["users"])
     subject = {
         "model": str(folder.resolve()),

@@ -121,8 +121,7 @@ class Search:
 
         The last of them are for the FINALISTS: of many noisy numbers the largest is too large.
         """
-        if budget < 2 * self.slices:
-            raise BadInput(f"{budget} measurements are too few: {2 * self.slices} are two configurations")
+        demand_enough(budget, self.slices)
         explore = budget - budget // FINAL_SHARE
         for choice in self._proposals(seed):
             if self.measurements >= explore:
@@ -277,6 +276,12 @@ class Search:
         trial.pruned = entry.get("pruned", trial.pruned)
         if "sample" in entry:
             trial.pairs.append((Sample(**entry["reference"]), Sample(**entry["sample"])))
+
+
+def demand_enough(budget: int, slices: int) -> None:
+    """Raises BadInput for so few measurements that nothing could be compared."""
+    if budget < 2 * slices:
+        raise BadInput(f"{budget} measurements are too few: {2 * slices} are two configurations")
 
 
 def _differ(one: Choice, other: Choice) -> int:

@@ -6,6 +6,7 @@ seconds.
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
@@ -63,6 +64,9 @@ class Sender:
     """
 
     def __init__(self, address: str, model: str) -> None:
+        # Other Tritons are started while this one's channels are open, and what gRPC does at a fork on its
+        # own behalf has ended the new process before it was one.
+        os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
         import grpc
 
         from loadtest.clients import GrpcClient, RequestFailed

@@ -14,7 +14,7 @@ from model_tools.config import ModelConfig
 from model_tools.console import CheckFailed
 from model_tools.serve import LocalTriton
 from model_tools.tuning.load import Sender
-from model_tools.values import Values
+from model_tools.values import Values, merge
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,11 +73,11 @@ def test_an_open_loop_counts_the_wait_for_a_server_that_is_late(
         LocalTriton(small_repository, exit_seconds=0) as triton,
         Sender(triton.grpc, config.name) as sender,
     ):
-        answers = sender.open(200, lambda found: found.sent >= 300)
-        assert len(answers.arrived) == answers.sent >= 300
+        answers = sender.open(20, lambda found: found.sent >= 50)
+        assert len(answers.arrived) == answers.sent >= 50
         assert answers.errors == []
-        offered = answers.sent / (max(when for when, _ in answers.arrived) - answers.began)
-        assert offered < 260  # 200 a second, and no burst to make up for time
+        took = max(when for when, _ in answers.arrived) - answers.began
+        assert answers.sent / took < 40  # 20 a second; all at once would be hundreds
 
 
 def test_a_model_that_fails_is_no_measurement(small_repository: Path) -> None:
@@ -86,3 +86,27 @@ def test_a_model_that_fails_is_no_measurement(small_repository: Path) -> None:
         pytest.raises((CheckFailed, Exception), match="nothing"),
     ):
         Sender(triton.grpc, "nothing")
+
+
+def test_tune_writes_values_that_the_model_is_served_with(
+    small: Path, small_values: Values, values: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "tuned"
+    command = [
+        "tune", "--model", small, "--values", ROOT / "values" / "local.yaml", "--values", values,
+        "--output", output, "--batches", "1,8", "--delays", "0", "--instances", "1", "--threads", "1",
+        "--measurements", 4, "--slices", 2, "--seconds", 0.5, "--users", 8,
+    ]  # fmt: skip
+    done = model_tools(*command, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["measurements"] == 4
+    assert found["best"]["measurements"] >= 2
+    tuned = yaml.safe_load((output / "tuned.yaml").read_text())
+    assert tuned == found["values"]
+    config = ModelConfig.from_values(merge(small_values, tuned["model"]))
+    assert config.batching.max_size == found["best"]["size"]
+    assert "<svg" in (output / "tune.svg").read_text()
+    impossible = model_tools(*command, "--max-p99", 0.001, "--restart")
+    assert impossible.returncode == 1
+    assert "configurations keeps a p99 of 0.001 ms; closest is" in impossible.stderr

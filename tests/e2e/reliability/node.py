@@ -115,6 +115,26 @@ def narrow(node: Node, rate: str) -> Iterator[None]:
         on_node(node, "tc", "qdisc", "del", "dev", "eth0", "root")
 
 
+@contextmanager
+def full(folder: str) -> Iterator[None]:
+    """A folder of every node on a disk that has no room left, for what is mounted from there meanwhile."""
+    workers = lifecycle.workers_made()
+    assert workers
+    nodes = [Node(number) for number in range(workers + 1)]
+    mounted = []
+    try:
+        for node in nodes:
+            mount = ("mount", "-t", "tmpfs", "-o", "size=4k,mode=777", "full", folder)
+            subprocess.run(node.command(*mount, namespaces="--mount"), check=True)
+            mounted.append(node)
+            fill = ("dd", "if=/dev/zero", f"of={folder}/filler", "bs=4k", "count=1", "status=none")
+            subprocess.run(node.command(*fill, namespaces="--mount"), check=True)
+        yield
+    finally:
+        for node in mounted:
+            subprocess.run(node.command("umount", "--lazy", folder, namespaces="--mount"), check=True)
+
+
 def kill_node(node: Node) -> None:
     """All of it at once, as when a machine loses its power."""
     pid = node.pid()

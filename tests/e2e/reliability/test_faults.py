@@ -17,14 +17,14 @@ from typing import Any
 
 import pytest
 
-from cluster import control, shell
+from cluster import control, shell, volumes
 from cluster.control import CONTROL_PLANE
 
 from ..helm import kubectl
 from . import node as harm
 from .record import Row
 from .sender import Sent, sending, stream
-from .service import NAMESPACE, VALUES, Service, until
+from .service import NAMESPACE, VALUES, Service, run, until
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -227,6 +227,31 @@ def take_the_api_server_away(scene: Scene) -> None:
     scene.whole(120)
 
 
+def fill_the_engine_cache(scene: Scene) -> None:
+    """Every pod starts anew, with a cache of engines that has no room for one."""
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "engines"},
+        "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Mi"}}},
+    }
+    run("apply", "--filename", "-", given=claim)
+    run("wait", "pvc/engines", "--for=jsonpath={.status.phase}=Bound", "--timeout=60s")
+    volume = run("get", "pvc/engines", "--output", "jsonpath={.spec.volumeName}")
+    cache = {"type": "pvc", "pvc": {"claimName": "engines"}}
+    two = {"triton": {"replicas": 2}}
+    with harm.full(f"{volumes.IN_NODES}/{volume}"):
+        scene.service.upgrade({"engine": {"enabled": True, "cache": cache}} | two)
+        scene.whole(180)
+        for pod in scene.service.pods():
+            said = run("logs", pod["metadata"]["name"], "--container", "build-engine")
+            assert "warning" in said, said
+            assert "No space left" in said, said
+    scene.service.upgrade(two)
+    run("delete", "pvc", "engines", "--wait=false")
+    scene.whole(180)
+
+
 FAULTS = [
     Fault(
         "triton-killed",
@@ -255,6 +280,7 @@ FAULTS = [
         kill_an_instance,
         for_seconds=TOLD + 5,
         share=0.6,
+        nightly=True,
     ),
     Fault(
         "instance-hangs",
@@ -346,6 +372,14 @@ FAULTS = [
         "none",
         take_prometheus_away,
         takes_pods_out=None,
+        nightly=True,
+    ),
+    Fault(
+        "disk-full",
+        "all pods start anew while the disk of the engine cache is full",
+        "each pod builds its engine for itself",
+        "none",
+        fill_the_engine_cache,
         nightly=True,
     ),
     Fault(

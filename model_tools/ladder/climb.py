@@ -47,6 +47,12 @@ class Verdict:
     def kept(self) -> bool:
         return not self.reason
 
+    @property
+    def processor(self) -> float | None:
+        """Seconds of processors' time a request, the median; None where it is not known."""
+        known = [sample.processor for sample in self.samples if sample.processor is not None]
+        return statistics.median(known) if known else None
+
     def mean(self, name: str) -> Interval:
         """The average of one of the samples' numbers over the rounds."""
         return average([getattr(sample, name) for sample in self.samples])
@@ -199,5 +205,6 @@ def verdict_record(verdict: Verdict) -> dict[str, Any]:
         "queue": verdict.median("queue"),
         "compute": verdict.median("compute"),
         "batch": verdict.median("batch"),
+        "processor": verdict.processor,
         "samples": [sample.as_dict() for sample in verdict.samples],
     }

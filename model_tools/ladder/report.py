@@ -44,7 +44,9 @@ def write(
 
 def markdown(verdicts: Sequence[Verdict], accuracy: Mapping[str, float], facts: Mapping[str, Any]) -> str:
     heads = ["rung", "requests/s", "times the one before", "times the baseline", "p50", "p99"]
-    heads += ["queue", "compute", "batch", *(["top-1"] if accuracy else []), "verdict"]
+    processor = any(verdict.processor is not None for verdict in verdicts)
+    heads += ["queue", "compute", "batch", *(["processor"] if processor else [])]
+    heads += [*(["top-1"] if accuracy else []), "verdict"]
     rows = [heads, ["---"] * len(heads)]
     for verdict in verdicts:
         top1 = accuracy.get(verdict.step.rung.name)
@@ -56,6 +58,7 @@ def markdown(verdicts: Sequence[Verdict], accuracy: Mapping[str, float], facts: 
                 _times(verdict.to_baseline) if verdict.against else "1",
                 *(_milliseconds(verdict.median(name)) for name in ("p50", "p99", "queue", "compute")),
                 f"{verdict.median('batch'):.1f}",
+                *([_milliseconds(verdict.processor or 0)] if processor else []),
                 *([f"{top1:.1f} %" if top1 is not None else ""] if accuracy else []),
                 "kept" if verdict.kept else f"rejected: {verdict.reason}",
             ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 import time
@@ -82,6 +83,7 @@ class LocalServer:
                 LocalTriton(repository, timeout=self._timeout, exit_seconds=0) as triton,
                 Sender(triton.grpc, self._config.name) as sender,
             ):
+                self._pid = triton.pid
                 yield sender, f"http://{triton.metrics}/metrics"
 
     def sample(
@@ -97,7 +99,11 @@ class LocalServer:
         Measures `seconds` once the load is steady, at the latest after `warm_up` seconds. Raises CheckFailed
         where a request fails.
         """
-        watch = _Watch(seconds, warm_up, lambda: counters(self._metrics, self._config.name))
+
+        def read() -> dict[str, float]:
+            return {**counters(self._metrics, self._config.name), "processor": processor_seconds(self._pid)}
+
+        watch = _Watch(seconds, warm_up, read)
         if users is not None:
             answers = self._sender.closed(users, watch)
         else:
@@ -146,7 +152,22 @@ class _Watch:
             seconds=self._end - self._start,
             warm_up=self._start - answers.began,
             steady=self._steady,
+            processor=(self._after["processor"] - self._before["processor"]) / len(latencies),
         )
+
+
+def processor_seconds(group: int) -> float:
+    """Processors' time that the processes of a process group have used, which are all those of a Triton."""
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            # After the name in brackets: state, ppid, pgrp, and so on to utime and stime (proc(5)).
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it ended meanwhile
+        if int(fields[2]) == group:
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def counters(url: str, model: str) -> dict[str, float]:

@@ -15,6 +15,8 @@ class Sample:
 
     p50 to p99 are the client's; queue, input, infer and output the server's means. batch: the mean number of
     requests executed at once. seconds: measured, after `warm_up`. steady: whether the load had become so.
+    processor: seconds of processors' time that a request takes in Triton and its backends, where it is known.
+    What else a machine does changes it far less than it changes throughput.
     """
 
     throughput: float
@@ -31,6 +33,7 @@ class Sample:
     seconds: float
     warm_up: float
     steady: bool
+    processor: float | None = None
 
     @property
     def compute(self) -> float:

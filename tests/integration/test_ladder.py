@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,8 @@ def test_a_ladder_is_climbed_on_real_servers_and_measured_once(
         assert sample["seconds"] >= 1
         assert 0 < sample["p50"] <= sample["p95"] <= sample["p99"]
         assert 0 < sample["infer"] < sample["p99"]
+        # Not above what all processors have, and one has done something.
+        assert 0 < sample["processor"] * sample["requests"] < 1.3 * os.cpu_count() * sample["seconds"]
         # Little's law holds for any closed loop: 8 requests are always on their way.
         assert sample["throughput"] * sample["mean"] == pytest.approx(8, rel=0.35)
     assert [sample["batch"] for sample in one] == [1, 1]

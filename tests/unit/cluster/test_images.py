@@ -181,3 +181,32 @@ def test_the_archives_that_were_used_last_are_kept(tmp_path: Path) -> None:
     os.utime(archives[0], (9, 9))
     assert build.older(archives) == [archives[2], archives[1]]
     assert build.older(archives[: build.KEPT]) == []
+
+
+def test_another_image_underneath_changes_the_tag(image: Image, tmp_path: Path) -> None:
+    (tmp_path / "upper").mkdir()
+    (tmp_path / "upper" / "Containerfile").write_text("ARG TRITON_IMAGE\nFROM ${TRITON_IMAGE}\n")
+
+    def upper() -> str:
+        under = Image(image.name, image.containerfile, image.context)
+        return Image("upper", tmp_path / "upper" / "Containerfile", tmp_path / "upper", on=under).tag
+
+    before = upper()
+    assert upper() == before
+    (image.context / "one.txt").write_text("changed")
+    assert upper() != before
+
+
+def test_triton_with_tensorflow_is_built_on_triton_without() -> None:
+    found = build.known("triton-tensorflow")
+    assert found.on is not None
+    assert (found.on.name, found.values) == ("triton-cpu", found.on.values)
+
+
+def test_a_models_image_has_the_tag_that_values_name_it_by(tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text('{"name": "mine"}')
+    image = build.known("model", tmp_path, "int8")
+    assert image.reference() == "localhost/inference-system/model-mine:int8"
+    build.write_values([image], tmp_path / "values.yaml")
+    written = yaml.safe_load((tmp_path / "values.yaml").read_text())
+    assert written["model"]["source"]["image"]["tag"] == "int8"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from model_tools.config import Batching, Queue
 from model_tools.console import BadInput, CheckFailed
 from model_tools.plan.curves import Curve
-from model_tools.plan.queueing import Outcome, poisson, simulate
+from model_tools.plan.queueing import BALANCERS, Outcome, poisson, simulate, split
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 DELAYS = (0, 500, 1000, 2000, 5000)  # microseconds
 _REQUESTS = (50_000, 200_000)  # of a simulation, least and most; the p99 of the fewest is known to some 2 %
+_PODS = 8  # among which a balancer that is not random spreads arrivals
 # Of what a pod serves at the most, where the table of its latencies has its lines.
 LOADS = (0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.1, 1.3, 1.6, 2.0)
 
@@ -69,6 +70,7 @@ class Pod:
     curve: Curve
     batching: Batching
     instances: int
+    balancer: str
     rate: float
     saturation: float
 
@@ -116,18 +118,14 @@ class Table:
         )
 
 
-def candidates(
-    curve: Curve, objectives: Objectives, largest: int | None = None, counts: Sequence[int] | None = None
-) -> Iterator[tuple[Batching, int]]:
+def candidates(curve: Curve, objectives: Objectives) -> Iterator[tuple[Batching, int]]:
     """Configurations that could meet the objectives: batch sizes and instances that the curve has points of.
 
     The queue follows from the latency objective: a request that has waited for so long that it can't be
     answered in time is refused, and so is one that finds more in the queue than the pod works off until then.
     """
-    for instances in counts or curve.instances:
+    for instances in curve.instances:
         for size in curve.batches(instances):
-            if largest and size > largest:
-                continue
             service = curve.service(instances, size)
             longest = objectives.threshold - service.seconds[-1][size] - service.overhead
             if longest <= 0:
@@ -140,7 +138,11 @@ def candidates(
 
 
 def best(
-    curve: Curve, objectives: Objectives, choices: Sequence[tuple[Batching, int]], tell: Callable[[str], None]
+    curve: Curve,
+    objectives: Objectives,
+    choices: Sequence[tuple[Batching, int]],
+    tell: Callable[[str], None],
+    balancer: str = BALANCERS[0],
 ) -> Pod:
     """The configuration that serves most within the objectives. Raises CheckFailed where none does.
 
@@ -160,20 +162,22 @@ def best(
             break
 
         def meets(rate: float, batching: Batching = batching, instances: int = instances) -> bool:
-            return objectives.met_by(steady(curve, batching, instances, rate))
+            return objectives.met_by(steady(curve, batching, instances, rate, balancer))
 
         if least and not meets(least):
             continue
         rate = _highest(meets, least, saturation)
         if rate > least:
-            found = Pod(curve, batching, instances, rate, saturation)
+            found = Pod(curve, batching, instances, balancer, rate, saturation)
     if found is None:
         raise CheckFailed(f"{curve.name}: no batching meets the objectives ({objectives})")
     return found
 
 
-def steady(curve: Curve, batching: Batching, instances: int, rate: float, seed: int = 1) -> Outcome:
-    """What becomes of Poisson arrivals at one pod, of so many that the empty queue at first is little.
+def steady(
+    curve: Curve, batching: Batching, instances: int, rate: float, balancer: str = BALANCERS[0], seed: int = 1
+) -> Outcome:
+    """What becomes of one pod's part of Poisson arrivals, of so many that the empty queue at first is little.
 
     A queue forgets in a number of requests that grows with 1 / (1 - load)^2.
     """
@@ -182,7 +186,11 @@ def steady(curve: Curve, batching: Batching, instances: int, rate: float, seed: 
     requests = (
         _REQUESTS[0] if load > 1 else min(_REQUESTS[1], max(_REQUESTS[0], 40 / max(1e-3, 1 - load) ** 2))
     )
-    return simulate(poisson(rate, int(requests), seed), batching, service, seed)
+    if balancer == "random":  # a random part of Poisson arrivals is Poisson arrivals
+        arrivals = poisson(rate, int(requests), seed)
+    else:
+        arrivals = split(poisson(rate * _PODS, int(requests) * _PODS, seed), _PODS, balancer)[0]
+    return simulate(arrivals, batching, service, seed)
 
 
 def tabulate(pod: Pod, objectives: Objectives, tell: Callable[[str], None]) -> Table:
@@ -193,7 +201,7 @@ def tabulate(pod: Pod, objectives: Objectives, tell: Callable[[str], None]) -> T
     outcomes = []
     for number, rate in enumerate(rates, start=1):
         tell(f"latency by load: {number} of {len(rates)}")
-        outcomes.append(steady(pod.curve, pod.batching, pod.instances, rate))
+        outcomes.append(steady(pod.curve, pod.batching, pod.instances, rate, pod.balancer))
     # 2 % apart, from the shortest to the longest.
     shortest = min(float(outcome.latency.min()) for outcome in outcomes if outcome.served)
     longest = max(float(outcome.latency.max()) for outcome in outcomes if outcome.served)

@@ -42,6 +42,8 @@ def _list(context: click.Context, _: click.Parameter, wanted: bool) -> None:
 @click.option("--load", "share", default=0.7, show_default=True, metavar="NUMBER",
               type=click.FloatRange(0, 0.7, min_open=True),
               help="Of what a pod serves within the objectives, what it is to get.")  # fmt: skip
+@click.option("--balancer", default="random", show_default=True, type=click.Choice(["random", "round-robin"]),
+              help="Who gets the next of a region's requests: any pod, or the next in turn.")  # fmt: skip
 @click.option("--node-start", default=300.0, show_default=True, metavar="SECONDS",
               type=click.FloatRange(0, 3600),
               help="From a pod that is asked for to one that serves, on a new node.")  # fmt: skip
@@ -61,6 +63,7 @@ def command(
     keep_batching: bool,
     spare: bool,
     share: float,
+    balancer: str,
     node_start: float,
     output: Path | None,
     as_json: bool,
@@ -87,7 +90,7 @@ def command(
     planned = traffics.load(traffic, price, growth)
     with steps() as step:
         step(f"simulating {curve.name}")
-        pod, table = planning.size(curve, values, step.update, keep_batching)
+        pod, table = planning.size(curve, values, step.update, keep_batching, balancer)
         step("simulating days")
         plan = planning.make(planned, pod, table, values, step.update, spare, node_start, share)
     if output:

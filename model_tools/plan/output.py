@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ def record(plan: Plan) -> dict[str, Any]:
         },
         "objectives": vars(plan.objectives),
         "pod": {
-            "batching": _batching(plan), "instances": pod.instances,
+            "batching": _batching(plan), "instances": pod.instances, "balancer": pod.balancer,
             "requests_per_second": round(pod.rate, 1), "saturation": round(pod.saturation, 1),
             "full": round(plan.fleet.limit, 1),
         },
@@ -78,7 +79,9 @@ def values(plan: Plan) -> dict[str, dict[str, Any]]:
 
 
 def check_folder(folder: Path) -> None:
-    """Raises BadInput for a folder that holds something other than a plan."""
+    """Raises BadInput for a folder that holds something other than a plan, and where nothing can draw."""
+    if find_spec("matplotlib") is None:
+        raise BadInput("--output: plots need matplotlib: pip install 'inference-system[slo]'")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "plan.json").is_file():
         raise BadInput(f"{folder}: is not empty and no plan; it would be replaced")
 

@@ -13,6 +13,7 @@ from model_tools.plan import fleet as fleets
 from model_tools.plan.capacity import Objectives, Pod, Table, best, candidates, tabulate
 from model_tools.plan.curves import Curve
 from model_tools.plan.fleet import TOLERANCE, Day, Failure, Fleet, Scaling
+from model_tools.plan.queueing import BALANCERS
 from model_tools.plan.traffic import DAY, Traffic
 
 if TYPE_CHECKING:
@@ -113,11 +114,16 @@ class Plan:
 
 
 def size(
-    curve: Curve, values: Mapping[str, Any], tell: Callable[[str], None], keep_batching: bool = False
+    curve: Curve,
+    values: Mapping[str, Any],
+    tell: Callable[[str], None],
+    keep_batching: bool = False,
+    balancer: str = BALANCERS[0],
 ) -> tuple[Pod, Table]:
     """The batching that serves most within the values' objectives, and how requests fare on such a pod.
 
-    keep_batching: the values' own batching and instances. tell: takes what is being done, for who waits.
+    keep_batching: the values' own batching and instances. balancer: of BALANCERS, who gets the next request.
+    tell: takes what is being done, for who waits.
     Raises BadInput for values that don't go with the curve, CheckFailed where no batching meets the
     objectives.
     """
@@ -131,7 +137,7 @@ def size(
                 f"{curve.name}: no batch is computed within the {objectives.threshold * 1000:g} ms of"
                 " slo.latency.server.threshold"
             )
-    pod = best(curve, objectives, choices, tell)
+    pod = best(curve, objectives, choices, tell, balancer)
     return pod, tabulate(pod, objectives, tell)
 
 

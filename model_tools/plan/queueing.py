@@ -161,34 +161,13 @@ def poisson(rate: float, count: int, seed: int) -> Floats:
 
 
 def split(arrivals: Floats, pods: int, balancer: str, seed: int = 0) -> list[Floats]:
-    """The arrivals of each of `pods` behind a balancer: to a random one, or to the next in turn."""
+    """The arrivals of each of `pods` behind one of BALANCERS: to a random one, or to the next in turn."""
     import numpy as np
 
     if balancer == "round-robin":
         return [arrivals[pod::pods] for pod in range(pods)]
     chosen = np.random.default_rng(seed).integers(pods, size=len(arrivals))
     return [arrivals[chosen == pod] for pod in range(pods)]
-
-
-def simulate_pods(
-    arrivals: Floats, pods: int, balancer: str, batching: Batching, service: Service, seed: int = 0
-) -> Outcome:
-    """What becomes of requests to several pods, each with a GPU of its own. balancer: of BALANCERS."""
-    import numpy as np
-
-    outcomes = [
-        simulate(part, batching, service, seed + pod)
-        for pod, part in enumerate(split(arrivals, pods, balancer, seed))
-    ]
-    return Outcome(
-        latency=np.concatenate([each.latency for each in outcomes]),
-        wait=np.concatenate([each.wait for each in outcomes]),
-        full=sum(each.full for each in outcomes),
-        expired=sum(each.expired for each in outcomes),
-        sizes=np.concatenate([each.sizes for each in outcomes]),
-        busy=float(np.mean([each.busy for each in outcomes])),
-        duration=max(each.duration for each in outcomes),
-    )
 
 
 def simulate(arrivals: Floats, batching: Batching, service: Service, seed: int = 0) -> Outcome:

@@ -8,8 +8,12 @@ that it serves. A latency counts from the moment at which a request was due. The
 arrivals, so that what differs is the model of the server and not the luck of the draw, and nothing of what
 was measured under load.
 
-The model is a small convolutional network in OpenVINO on one thread an instance. On a machine that does other
-work --realtime gives server and client the processors before everything else (SCHED_RR, which root may).
+The model is a small convolutional network in OpenVINO on one thread an instance; or, with --compute wait, one
+that waits for as long as a GPU might take (8 ms, and 2 ms for each request of a batch) and needs no more of
+the processor than Triton's own part: then it is the queue and the batches that are compared. On a machine
+that does other work --realtime gives server and client the processors before everything else (SCHED_RR, which
+root may). The kernel stops such processes for 50 ms of a second in which they need a whole processor, which
+OpenVINO does at high loads.
 """
 
 from __future__ import annotations
@@ -53,6 +57,23 @@ SETTINGS: dict[str, tuple[Batching, int]] = {
     "batches of 4 or 8, delay 20 ms": (Batching(8, (4, 8), 20_000, QUEUE), 1),
     "batches of 8, 2 instances": (Batching(8, (8,), 0, QUEUE), 2),
 }
+WAITING = """
+import time
+
+import numpy
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        end = time.perf_counter() + 0.008 + 0.002 * len(requests)
+        row = numpy.zeros((1, 10), numpy.float32)
+        answers = [
+            pb_utils.InferenceResponse([pb_utils.Tensor("probabilities", row)]) for _ in requests
+        ]
+        time.sleep(max(0.0, end - time.perf_counter()))
+        return answers
+"""
 LOADS = (0.5, 0.7, 0.9, 1.3)
 
 
@@ -88,13 +109,14 @@ class Case:
     "--curve-seconds", default=5.0, show_default=True, type=click.FloatRange(1), help="Of each point."
 )
 @click.option("--setting", "names", multiple=True, type=click.Choice(list(SETTINGS)), help="[default: all]")
+@click.option("--compute", default="openvino", show_default=True, type=click.Choice(["openvino", "wait"]))
 @click.option("--layers", default=6, show_default=True, type=click.IntRange(1), help="Of the network.")
 @click.option("--realtime", is_flag=True, help="Processors before everything else on the machine.")
 @click.option("--within", nargs=2, type=float, default=None, metavar="THROUGHPUT P99",
               help="Exit with 1 where an error is above: 0.05 0.15 are the goal.")  # fmt: skip
 @click.option("--json", "file", metavar="FILE", type=click.Path(path_type=Path), help="Everything, as JSON.")
 def command(
-    seconds: float, curve_seconds: float, names: tuple[str, ...], layers: int, realtime: bool,
+    seconds: float, curve_seconds: float, names: tuple[str, ...], compute: str, layers: int, realtime: bool,
     within: tuple[float, float] | None, file: Path | None,
 ) -> None:  # fmt: skip
     """Compare predictions of the simulation with a local Triton."""
@@ -102,7 +124,7 @@ def command(
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))  # what it starts inherits it
     settings = {name: SETTINGS[name] for name in names or SETTINGS}
     with tempfile.TemporaryDirectory() as folder:
-        model = Bundle.load(_model(Path(folder) / "model", layers))
+        model = None if compute == "wait" else Bundle.load(_model(Path(folder) / "model", layers))
         curve = measure_curve(model, {count for _, count in settings.values()}, curve_seconds)
         cases = []
         for name, (batching, count) in settings.items():
@@ -113,7 +135,7 @@ def command(
                     print(_line(case), flush=True)
     record = {
         "realtime": realtime, "seconds": seconds, "processors": len(os.sched_getaffinity(0)),
-        "load_average": os.getloadavg()[0], "layers": layers,
+        "load_average": os.getloadavg()[0], "compute": compute, "layers": layers,
         "curve": [
             {"batch": point.batch, "instances": point.instances}
             | {f"p{share * 100:g}_ms": round(value, 3) for share, value in point.quantiles}
@@ -134,7 +156,7 @@ def command(
         raise CheckFailed(f"above {within[0] * 100:g} % of throughput or {within[1] * 100:g} % of p99")
 
 
-def measure_curve(model: Bundle, counts: set[int], seconds: float) -> Curve:
+def measure_curve(model: Bundle | None, counts: set[int], seconds: float) -> Curve:
     """Times of batches of SIZES, on 1 instance and each of `counts`, in closed loops that keep them full."""
     points: list[Point] = []
     overhead = 0.0
@@ -194,8 +216,8 @@ def _line(case: Case) -> str:
 
 
 @contextmanager
-def _server(model: Bundle, batching: Batching, count: int) -> Iterator[str]:
-    """gRPC address of a Triton that serves the model so."""
+def _server(model: Bundle | None, batching: Batching, count: int) -> Iterator[str]:
+    """gRPC address of a Triton that serves the model so; without one, a model that waits."""
     tensors = {
         "name": MODEL,
         "input": {"name": "image", "dataType": "UINT8", "shape": list(PICTURE)},
@@ -204,10 +226,25 @@ def _server(model: Bundle, batching: Batching, count: int) -> Iterator[str]:
     }
     config = ModelConfig.from_values(merge(load_values([LOCAL_VALUES])["model"], tensors))
     with tempfile.TemporaryDirectory() as folder:
-        repository = Path(folder) / "repository"
-        write_repository([(model, replace(config, batching=batching))], repository)
+        repository, config = Path(folder) / "repository", replace(config, batching=batching)
+        if model:
+            write_repository([(model, config)], repository)
+        else:
+            _write_waiting(config, repository)
         with LocalTriton(repository, exit_seconds=0) as triton:
             yield triton.grpc
+
+
+def _write_waiting(config: ModelConfig, repository: Path) -> None:
+    from google.protobuf import text_format
+
+    proto = config.to_proto()
+    proto.backend, proto.default_model_filename = "python", "model.py"
+    del proto.model_warmup[:]
+    folder = repository / MODEL
+    (folder / "1").mkdir(parents=True)
+    (folder / "config.pbtxt").write_text(text_format.MessageToString(proto))
+    (folder / "1" / "model.py").write_text(WAITING)
 
 
 @contextmanager

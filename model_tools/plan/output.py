@@ -51,7 +51,7 @@ def record(plan: Plan) -> dict[str, Any]:
         },
         "losses": [
             {"region": each.region, "start": each.start, "on_time": each.on_time, "refused": each.refused,
-             "moved": round(each.moved, 1)}
+             "moved": round(each.moved, 1), "round_trip": round(each.round_trip, 4)}
             for each in plan.losses
         ],
         "worst_loss": loss.region if loss else None,
@@ -149,7 +149,8 @@ def summary(plan: Plan) -> dict[str, str]:
     if loss := plan.worst_loss:
         lines["a loss"] = (
             f"of any region is survived; the hardest is {loss.region}'s at {_clock(loss.start)} UTC:"
-            f" {_percent(loss.on_time)} on time in that hour, up to {loss.moved:,.0f}/s go elsewhere"
+            f" {_percent(loss.on_time)} on time in that hour, up to {loss.moved:,.0f}/s go elsewhere,"
+            f" {loss.round_trip * 1000:.0f} ms there and back"
         )
     else:
         lines["a loss"] = "of a region is not planned for"

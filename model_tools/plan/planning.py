@@ -57,7 +57,8 @@ class Reasons:
 class Loss:
     """What the loss of one region does, at the moment at which it is hardest.
 
-    on_time: the share of all requests answered within the threshold in that hour. moved: requests a second.
+    on_time: the share of all requests answered within the threshold in that hour. moved: requests a second at
+    the most. round_trip: the mean of theirs to where they are served, seconds.
     """
 
     region: str
@@ -65,6 +66,7 @@ class Loss:
     on_time: float
     refused: float
     moved: float
+    round_trip: float
     day: Day
 
 
@@ -272,6 +274,7 @@ def _lose(
         on_time=1 - float(late / load),
         refused=float(refused / load),
         moved=float(day.spilled[:, away].sum(axis=0).max()),
+        round_trip=float((day.far * day.spilled)[:, away].sum() / max(1e-9, day.spilled[:, away].sum())),
         day=day,
     )
 

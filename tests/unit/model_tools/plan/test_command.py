@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,30 +22,22 @@ REGIONS = ROOT / "docs" / "plan" / "three-regions.yaml"
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder of the example's plan, and what was printed."""
-    import subprocess
-    import sys
-
     folder = tmp_path_factory.mktemp("plan") / "plan"
     command = [
-        sys.executable,
-        "-m",
-        "model_tools",
-        "plan",
-        str(REGIONS),
-        "--precision=int8",
-        f"--output={folder}",
-    ]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        sys.executable, "-m", "model_tools", "plan", str(REGIONS), "--precision=int8", f"--output={folder}",
+        "--json",
+    ]  # fmt: skip
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     return folder, result.stdout
 
 
-def test_the_tables_have_every_region_and_say_whose_figures_these_are(made: tuple[Path, str]) -> None:
+def test_what_is_printed_for_machines_is_what_is_written(made: tuple[Path, str]) -> None:
     folder, printed = made
-    for name in ("us-central1", "europe-west4", "asia-east1"):
-        assert name in printed
-    assert "NVIDIA T4, int8: published figures" in printed
-    assert "a month" in printed
-    assert f"{folder}/index.html" in printed
+    plan = json.loads(printed)
+    assert plan == json.loads((folder / "plan.json").read_text())
+    assert [region["name"] for region in plan["regions"]] == ["us-central1", "europe-west4", "asia-east1"]
+    assert (plan["curve"]["gpu"], plan["curve"]["kind"]) == ("NVIDIA T4", "published")
+    assert plan["cost_a_month"] > 0
 
 
 @pytest.mark.parametrize("region", ["us-central1", "europe-west4", "asia-east1"])
@@ -76,23 +70,6 @@ def test_the_page_needs_nothing_else_and_its_plots_are_real(made: tuple[Path, st
     root = ElementTree.fromstring((folder / "plan.svg").read_text())
     texts = {element.text for element in root.iter("{http://www.w3.org/2000/svg}text")}
     assert {"objective", "planned", "asia-east1", "nodes", "served elsewhere"} <= texts
-
-
-def test_json_is_the_same_plan_again(made: tuple[Path, str], run: Any) -> None:
-    folder, _ = made
-    result = run("plan", REGIONS, "--precision", "int8", "--json")
-    assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout) == json.loads((folder / "plan.json").read_text())
-
-
-def test_the_planets_day_is_planned_within_a_minute(run: Any) -> None:
-    """20 regions and 1 million requests a second; the time-out is `run`'s, twice that, for a busy machine."""
-    result = run("plan", ROOT / "docs" / "plan" / "planet.yaml", "--precision=int8", "--price=0.54", "--json")
-    assert result.returncode == 0, result.stderr
-    plan = json.loads(result.stdout)
-    assert len(plan["regions"]) == len(plan["losses"]) == 20
-    assert plan["day"]["highest"] == pytest.approx(1_000_000)
-    assert plan["day"]["on_time"] >= 0.99
 
 
 def test_curves_are_listed_with_what_they_are(run: Any) -> None:

@@ -81,17 +81,9 @@ def test_curves_are_listed_with_what_they_are(run: Any) -> None:
 
 
 def test_an_objective_that_nothing_meets_is_a_sentence_and_status_1(run: Any, tmp_path: Path) -> None:
+    """With a curve that comes along, and with one of one's own as `engine bench --json` prints it."""
     values = tmp_path / "values.yaml"
     values.write_text("slo: {latency: {server: {threshold: 0.002}}}")
-    result = run("plan", REGIONS, "--values", values, "--precision=int8", "--output", tmp_path / "plan")
-    assert result.returncode == 1
-    assert result.stdout == ""
-    assert "model-tools: t4 int8: no batch is computed within the 2 ms of slo.latency" in result.stderr
-    assert not (tmp_path / "plan").exists()
-
-
-def test_a_curve_of_ones_own_is_taken(run: Any, tmp_path: Path) -> None:
-    """As `engine bench --json` prints it."""
     lines = [
         {"batch": batch, "instances": 1, "copies": True, "method": "ahead",
          "images_per_s": 1000 * batch / time, "p50_ms": time, "p95_ms": time, "p99_ms": time}
@@ -99,10 +91,13 @@ def test_a_curve_of_ones_own_is_taken(run: Any, tmp_path: Path) -> None:
     ]  # fmt: skip
     file = tmp_path / "mine.json"
     file.write_text("\n".join(map(json.dumps, lines)))
-    result = run("plan", REGIONS, "--curve", file, "--no-spare", "--json")
-    assert result.returncode == 0, result.stderr
-    plan = json.loads(result.stdout)
-    assert (plan["curve"]["gpu"], plan["pod"]["saturation"]) == ("mine", 4000)
+    for option, name in (("--gpu=t4", "t4 int8"), (f"--curve={file}", "mine any")):
+        arguments = ["--values", values, "--precision=int8", option, "--output", tmp_path / "plan"]
+        result = run("plan", REGIONS, *arguments)
+        assert result.returncode == 1
+        assert result.stdout == ""
+        assert f"model-tools: {name}: no batch is computed within the 2 ms of slo.latency" in result.stderr
+        assert not (tmp_path / "plan").exists()
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,9 @@ THROUGHPUT, P99 = 0.03, 0.10  # how far the medians may be apart
 @click.option(
     "--load", "loads", multiple=True, type=click.Choice(["open", "closed"]), default=["open", "closed"]
 )
+@click.option(
+    "--realtime", is_flag=True, help="Before all else on this machine, where it is not idle (root)."
+)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable report on stdout.")
 def command(
     rounds: int, seconds: float, rate: float, in_flight: int, queue_delay: float, loads: tuple[str, ...],

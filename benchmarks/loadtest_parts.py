@@ -33,14 +33,18 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
+def pinned(command: list[str], processors: str | None) -> list[str]:
+    """The command on these processors, as taskset takes them."""
+    return [*(["taskset", "--cpu-list", processors] if processors is not None else []), *command]
+
+
 @contextmanager
 def process(
     command: list[str], processors: str | None = None, ready: str | None = None
 ) -> Iterator[subprocess.Popen[str]]:
-    """The command on these processors (as taskset takes them), once it has written a line with `ready`."""
-    pinned = ["taskset", "--cpu-list", processors] if processors is not None else []
+    """The command, pinned, once it has written a line with `ready`."""
     started = subprocess.Popen(
-        [*pinned, *command],
+        pinned(command, processors),
         stdout=subprocess.PIPE if ready else subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     try:
@@ -58,7 +62,7 @@ def process(
 
 
 @contextmanager
-def answerer(folder: Path, processors: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def answerer(folder: Path, processors: str | None) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Its address, and the process: a server that answers INTERFACE's requests and does nothing else."""
     from tritonclient.grpc import service_pb2
 
@@ -74,7 +78,9 @@ def answerer(folder: Path, processors: str) -> Iterator[tuple[str, subprocess.Po
         file.write_bytes(message.SerializeToString())
         methods.append(f"/inference.GRPCInferenceService/{method}={file}")
     address = f"127.0.0.1:{free_port()}"
-    with process([str(built("answerer")), "-listen", address, *methods], processors, "ready") as server:
+    with process(
+        [str(built("answerer")), "-listen", address, *methods], processors, "ready", realtime
+    ) as server:
         yield address, server
 
 

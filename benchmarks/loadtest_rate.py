@@ -27,6 +27,7 @@ from loadtest.run import Settings
 from model_tools.console import CheckFailed, run
 
 ENGINES = ("gevent", "aio")
+ANSWERED = 0.97  # of a rate, by a server that answers at once, or it was not offered
 REQUIRED = 2000  # requests a second
 
 
@@ -35,7 +36,9 @@ REQUIRED = 2000  # requests a second
 @click.option(
     "--server-on", default="1", show_default=True, metavar="CPU", help="The server's, and Locust's master's."
 )
-@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="Of the bare engines.")
+@click.option(
+    "--rounds", default=3, show_default=True, type=click.IntRange(0), help="Of the bare engines; 0: none."
+)
 @click.option(
     "--seconds", default=5.0, show_default=True, type=click.FloatRange(1), help="Length of a phase."
 )
@@ -48,19 +51,25 @@ REQUIRED = 2000  # requests a second
     default=[1000, 2000, 3000, 4000, 5000, 6000, 8000],
     show_default=True,
 )
+@click.option(
+    "--realtime", is_flag=True, help="Before all else on this machine, where it is not idle (root)."
+)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable report on stdout.")
 def command(
     client_on: str, server_on: str, rounds: int, seconds: float, flights: tuple[int, ...],
-    rates: tuple[float, ...], as_json: bool,
+    rates: tuple[float, ...], realtime: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Find the largest rate that one worker on one processor offers in time."""
-    with tempfile.TemporaryDirectory() as folder, parts.answerer(Path(folder), server_on) as (address, _):
-        bare = engines(address, client_on, rounds, seconds, flights)
-        with parts.locust(address, parts.SMALL, client_on, server_on) as api:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        parts.answerer(Path(folder), server_on, realtime) as (address, _),
+    ):
+        bare = engines(address, client_on, rounds, seconds, flights, realtime)
+        with parts.locust(address, parts.SMALL, client_on, server_on, realtime) as api:
             offered = [
                 offer(api, arrival, rate, seconds) for arrival in ("constant", "poisson") for rate in rates
             ]
-    held = [row["rate"] for row in offered if row["limit"] is None]
+    held = [row["rate"] for row in offered if row["answered"] >= ANSWERED * row["rate"]]
     report = {
         "engines": bare,
         "worker": offered,
@@ -73,22 +82,24 @@ def command(
 
 
 def engines(
-    address: str, processor: str, rounds: int, seconds: float, flights: tuple[int, ...]
+    address: str, processor: str, rounds: int, seconds: float, flights: tuple[int, ...], realtime: bool
 ) -> list[dict[str, Any]]:
     """Each engine in alternating phases: medians of requests a second and processor time for one (seconds).
 
     costs: gevent's to aio's, a round each.
     """
     found = []
-    for in_flight in flights:
+    for in_flight in flights if rounds else ():
         phases: dict[str, list[dict[str, float]]] = {engine: [] for engine in ENGINES}
         for index in range(rounds):
             for engine in ENGINES if index % 2 == 0 else reversed(ENGINES):
+                command = [
+                    sys.executable, "-m", "benchmarks.loadtest_engines", engine, address, str(in_flight),
+                    str(seconds),
+                ]  # fmt: skip
                 done = subprocess.run(
-                    ["taskset", "--cpu-list", processor, sys.executable, "-m", "benchmarks.loadtest_engines",
-                     engine, address, str(in_flight), str(seconds)],
-                    capture_output=True, text=True, check=True,
-                )  # fmt: skip
+                    parts.pinned(command, processor, realtime), capture_output=True, text=True, check=True
+                )
                 phases[engine].append(json.loads(done.stdout))
         row: dict[str, Any] = {"in_flight": in_flight}
         for engine, measured in phases.items():
@@ -118,7 +129,7 @@ def offer(api: Any, arrival: str, rate: float, seconds: float) -> dict[str, Any]
         result = parts.load(api, settings)
     except CheckFailed as failure:
         print(f"{arrival} {rate:.0f}/s: {failure}", file=sys.stderr, flush=True)
-        return {"arrival": arrival, "rate": rate, "limit": str(failure)}
+        return {"arrival": arrival, "rate": rate, "answered": 0.0, "limit": str(failure)}
     total: Any = result["total"]
     generator: Any = result["generator"]
     p50, p99 = (total["latency"][key] * 1000 for key in ("p50", "p99"))
@@ -128,7 +139,10 @@ def offer(api: Any, arrival: str, rate: float, seconds: float) -> dict[str, Any]
         f"{generator['cpu_percent']:.0f} % of a processor",
         file=sys.stderr, flush=True,
     )  # fmt: skip
-    return {"arrival": arrival, "rate": rate, "limit": None, "total": total, "generator": generator}
+    return {
+        "arrival": arrival, "rate": rate, "answered": total["requests_per_second"], "limit": None,
+        "total": total, "generator": generator,
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from loadtest.arrivals import Profile, Stage  # noqa: E402
 from loadtest.clients import Client, GrpcClient, HttpClient, RequestFailed  # noqa: E402
 from loadtest.metrics import Metrics  # noqa: E402
 from loadtest.payloads import ModelInterface  # noqa: E402
+from loadtest.processor import Usage  # noqa: E402
 from loadtest.sender import Order, Sender  # noqa: E402
 from loadtest.statistics import add_statistics, bucket  # noqa: E402
 from model_tools.console import BadInput  # noqa: E402
@@ -180,16 +181,13 @@ class Session:
         self.sender: Sender | None = None
         self.sent: dict[str, Any] | None = None  # the sender's last report
         self.generators: dict[str, dict[str, Any]] = {}  # at the master: each worker's `generator()`
-        self.began, self.cpu = time.perf_counter(), time.process_time()
+        self.usage = Usage()
 
     def generator(self) -> dict[str, Any]:
         """What this process says of itself as a load generator; its sender's report where it has one."""
         if self.sent is not None:
             return {key: value for key, value in self.sent.items() if not key.startswith("recent")}
-        return {
-            "cpu_seconds": time.process_time() - self.cpu,
-            "seconds": time.perf_counter() - self.began,
-        }
+        return dict(self.usage.read())
 
     def stop(self) -> None:
         sender, self.sender, self.sent = self.sender, None, None

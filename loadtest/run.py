@@ -311,7 +311,8 @@ def statistics_of(snapshots: list[Snapshot], settings: Settings) -> dict[str, An
     requests_per_second has the answers that came within the time: a server that is too slow gives the rest
     later.
 
-    generator: workers, cpu_percent (of a core, the busiest worker), limit (why the load test itself was the
+    generator: workers, cpu_percent (of a core, the busiest worker), wanted_percent (of the time, that the
+    busiest worker's loop was running or waiting for a processor), limit (why the load test itself was the
     limit, or null) and, of an open loop, offered and sent (requests), offered_per_second, lag {p50, p99, max}
     (seconds from due to sent), held (requests that waited for a place in flight) and in_flight_most (of one
     worker, of max_in_flight).
@@ -362,16 +363,19 @@ def _generator(
     first: Snapshot, steady: Snapshot, last: Snapshot, settings: Settings, p99: float | None
 ) -> dict[str, Any]:
     """What statistics_of says of the generator; steady is the last snapshot under load."""
-    before = {generator.get("id"): generator for generator in first.generators}
-    shares = [0.0]
-    for generator in steady.generators:
-        earlier = before.get(generator.get("id"), {"seconds": 0, "cpu_seconds": 0})
-        if (span := generator["seconds"] - earlier["seconds"]) > 0:
-            shares.append((generator["cpu_seconds"] - earlier["cpu_seconds"]) / span * 100)
-    found: dict[str, Any] = {"workers": last.connected, "cpu_percent": max(shares)}
+    found: dict[str, Any] = {
+        "workers": last.connected,
+        "cpu_percent": _busiest(first, steady, "cpu_seconds"),
+        "wanted_percent": _busiest(first, steady, "wanted_seconds"),
+    }
     limit = None
     if found["cpu_percent"] >= SATURATED:
         limit = f"a worker used {found['cpu_percent']:.0f} % of a core; give it more workers"
+    elif found["wanted_percent"] >= SATURATED:
+        limit = (
+            f"a worker was running or waiting for a processor {found['wanted_percent']:.0f} % of the time "
+            f"and got {found['cpu_percent']:.0f} % of one; give it more workers, or processors of its own"
+        )
     found |= {"offered_per_second": None}
     if settings.open:
         lag = last.lag
@@ -395,6 +399,17 @@ def _generator(
                 "workers, or processors of its own"
             )
     return found | {"limit": limit}
+
+
+def _busiest(first: Snapshot, last: Snapshot, seconds: str) -> float:
+    """The largest share of the time, in per cent, that a worker counted as that."""
+    before = {generator.get("id"): generator for generator in first.generators}
+    shares = [0.0]
+    for generator in last.generators:
+        earlier = before.get(generator.get("id"), {"seconds": 0, seconds: 0})
+        if (span := generator["seconds"] - earlier["seconds"]) > 0:
+            shares.append((generator[seconds] - earlier[seconds]) / span * 100)
+    return max(shares)
 
 
 def _between(earlier: Snapshot, later: Snapshot, protocol: str | None = None) -> dict[str, Any]:

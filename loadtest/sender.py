@@ -13,6 +13,7 @@ from typing import Any
 
 from loadtest.arrivals import Profile, Stage, arrivals
 from loadtest.payloads import ModelInterface
+from loadtest.processor import Usage
 
 ENDED = "the sender of the open loop ended"
 REPORT = 0.5  # seconds between two reports
@@ -112,7 +113,6 @@ class Sender:
 async def _serve(order: Order) -> None:
     import asyncio
     import sys
-    import time
 
     from loadtest.openloop import AsyncClient, AsyncGrpc, AsyncHttp, OpenLoop
 
@@ -136,15 +136,13 @@ async def _serve(order: Order) -> None:
         loop.begin(told["begin"], iter(trace) if trace is not None else order.arrivals(order.stages))
 
     asyncio.get_running_loop().add_reader(sys.stdin, listen)
-    cpu, wall = time.process_time(), time.perf_counter()
+    usage = Usage()
     while not ended.is_set():
         try:
             await asyncio.wait_for(ended.wait(), REPORT)
         except TimeoutError:
             report = loop.report()
-            report["cpu_seconds"] = time.process_time() - cpu
-            report["seconds"] = time.perf_counter() - wall
-            print(json.dumps(report), flush=True)
+            print(json.dumps(report | usage.read()), flush=True)
     await loop.close()
 
 

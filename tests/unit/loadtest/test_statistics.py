@@ -43,7 +43,12 @@ def test_a_difference_holds_only_what_came_later() -> None:
 
 
 def snapshot(
-    second: float, grpc: dict[float, int], http: dict[float, int], failed: int = 0, cpu: float = 5
+    second: float,
+    grpc: dict[float, int],
+    http: dict[float, int],
+    failed: int = 0,
+    cpu: float = 5,
+    wanted: float = 5,
 ) -> Any:
     return Snapshot(
         time=1000 + second,
@@ -55,7 +60,14 @@ def snapshot(
         failures={"grpc": failed, "http": 0},
         response_times={"grpc": grpc, "http": http},
         errors=[{"protocol": "grpc", "error": "UNAVAILABLE: full", "count": failed}] if failed else [],
-        generators=[{"id": "w", "seconds": 100 + second, "cpu_seconds": 20 + cpu / 100 * second}],
+        generators=[
+            {
+                "id": "w",
+                "seconds": 100 + second,
+                "cpu_seconds": 20 + cpu / 100 * second,
+                "wanted_seconds": 30 + wanted / 100 * second,
+            }
+        ],
     )
 
 
@@ -80,6 +92,12 @@ def test_statistics_are_of_the_window_alone() -> None:
     assert "a worker used 95 % of a core" in result["generator"]["limit"]
 
 
+def test_a_worker_that_waits_for_a_processor_is_a_limit_however_little_it_gets() -> None:
+    first, last = (snapshot(second, {10.0: 100 + second}, {}, cpu=30, wanted=97) for second in (0, 4))
+    limit = statistics_of([first, last], SETTINGS)["generator"]["limit"]
+    assert "waiting for a processor 97 % of the time and got 30 % of one" in limit
+
+
 def test_a_worker_with_processor_to_spare_is_no_limit() -> None:
     first, last = (snapshot(second, {10.0: 100 + second}, {}, cpu=50) for second in (0, 4))
     assert statistics_of([first, last], SETTINGS)["generator"]["limit"] is None
@@ -96,6 +114,7 @@ def opened(second: float, lag: dict[str, int], times: dict[str, int], answers: i
         "id": "w",
         "seconds": 100 + second,
         "cpu_seconds": 20 + second / 10,
+        "wanted_seconds": 30 + second / 10,
         "part": 1,
         "offered": 50 * second,
         "sent": 50 * second,

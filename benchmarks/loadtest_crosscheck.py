@@ -6,7 +6,7 @@ Phases alternate (ours, ghz, ghz, ours, ...), so that whatever else the machine 
 the same serialised request over as many connections. Two loads: `open`, a constant rate in which neither
 waits for answers (ghz --async --rps), and `closed`, so many requests in flight. The model waits some
 milliseconds to fill a batch, as served models do, so that the server and not the generators' processor time
-makes the latency.
+makes the latency. On a machine that does other things too: chrt --rr 1 python ..., which goes before them.
 Exit status 1: throughput differs by more than 3 %, or p99 by more than 10 %.
 """
 
@@ -55,9 +55,6 @@ THROUGHPUT, P99 = 0.03, 0.10  # how far the medians may be apart
 )
 @click.option(
     "--load", "loads", multiple=True, type=click.Choice(["open", "closed"]), default=["open", "closed"]
-)
-@click.option(
-    "--realtime", is_flag=True, help="Before all else on this machine, where it is not idle (root)."
 )
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable report on stdout.")
 def command(

@@ -78,9 +78,7 @@ def answerer(folder: Path, processors: str | None) -> Iterator[tuple[str, subpro
         file.write_bytes(message.SerializeToString())
         methods.append(f"/inference.GRPCInferenceService/{method}={file}")
     address = f"127.0.0.1:{free_port()}"
-    with process(
-        [str(built("answerer")), "-listen", address, *methods], processors, "ready", realtime
-    ) as server:
+    with process([str(built("answerer")), "-listen", address, *methods], processors, "ready") as server:
         yield address, server
 
 

@@ -5,7 +5,7 @@
 The server is benchmarks/tools/answerer on a processor of its own: it only answers, so the client is the
 limit. First the two ways to send gRPC, each in a bare process, in turn; then the real thing, a Locust worker
 with its sender on one processor, offered one rate after the other: most is the largest that a run gave
-numbers for.
+numbers for. On a machine that does other things too: chrt --rr 1 python ..., which goes before them.
 """
 
 from __future__ import annotations
@@ -51,21 +51,18 @@ REQUIRED = 2000  # requests a second
     default=[1000, 2000, 3000, 4000, 5000, 6000, 8000],
     show_default=True,
 )
-@click.option(
-    "--realtime", is_flag=True, help="Before all else on this machine, where it is not idle (root)."
-)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable report on stdout.")
 def command(
     client_on: str, server_on: str, rounds: int, seconds: float, flights: tuple[int, ...],
-    rates: tuple[float, ...], realtime: bool, as_json: bool,
+    rates: tuple[float, ...], as_json: bool,
 ) -> None:  # fmt: skip
     """Find the largest rate that one worker on one processor offers in time."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        parts.answerer(Path(folder), server_on, realtime) as (address, _),
+        parts.answerer(Path(folder), server_on) as (address, _),
     ):
-        bare = engines(address, client_on, rounds, seconds, flights, realtime)
-        with parts.locust(address, parts.SMALL, client_on, server_on, realtime) as api:
+        bare = engines(address, client_on, rounds, seconds, flights)
+        with parts.locust(address, parts.SMALL, client_on, server_on) as api:
             offered = [
                 offer(api, arrival, rate, seconds) for arrival in ("constant", "poisson") for rate in rates
             ]
@@ -82,7 +79,7 @@ def command(
 
 
 def engines(
-    address: str, processor: str, rounds: int, seconds: float, flights: tuple[int, ...], realtime: bool
+    address: str, processor: str, rounds: int, seconds: float, flights: tuple[int, ...]
 ) -> list[dict[str, Any]]:
     """Each engine in alternating phases: medians of requests a second and processor time for one (seconds).
 
@@ -98,7 +95,7 @@ def engines(
                     str(seconds),
                 ]  # fmt: skip
                 done = subprocess.run(
-                    parts.pinned(command, processor, realtime), capture_output=True, text=True, check=True
+                    parts.pinned(command, processor), capture_output=True, text=True, check=True
                 )
                 phases[engine].append(json.loads(done.stdout))
         row: dict[str, Any] = {"in_flight": in_flight}

@@ -70,7 +70,7 @@ def add_options(parser: Any) -> None:
         env_var="LOADTEST_PROTOCOL",
         default="grpc",
         choices=("grpc", "http", "both"),
-        help="which users a run without named users has",
+        help="what an open loop speaks, and which users a closed one without named users has",
     )
     add(
         "--arrival",
@@ -315,7 +315,8 @@ def start(environment: Any, **_: Any) -> None:
         return
     assert session.target is not None
     if session.target.open:
-        protocols = tuple(user.kind.protocol for user in environment.user_classes)
+        # Not environment.user_classes: a worker whose master has a class picker knows all of them.
+        protocols = tuple(user.kind.protocol for user in users_of(options.protocol))
         session.sender = Sender(
             session.target.order(protocols, getattr(runner, "worker_index", 0)),
             lambda report: on_sent(environment, report),

@@ -166,6 +166,7 @@ def test_a_trace_is_replayed_request_by_request(triton: LocalTriton, load: Load,
     done, result = run(load, tmp_path / "load.json", "--trace", str(trace), "--speed", "1.5")
     assert done.returncode == 0, done.stderr
     assert result["settings"]["arrival"] == "replay"
+    assert set(result["protocols"]) == {"grpc"}, "what nobody asked for is not spoken"
     assert result["end"] - result["start"] == pytest.approx(4)
     assert result["generator"]["offered"] == result["total"]["successes"] == len(times)
     # Nothing follows the trace, so the server has answered what it warmed up with and the trace, no more.

@@ -113,7 +113,7 @@ def test_poisson_arrivals_over_two_workers_and_both_protocols_are_all_accounted_
     assert {name: part["requests"] for name, part in result["protocols"].items()} == pytest.approx(
         {"grpc": offered / 2, "http": offered / 2}, abs=WORKERS
     )
-    assert QUEUE / 2 < total["latency"]["p50"] <= total["latency"]["p99"] <= total["latency"]["max"]
+    assert QUEUE / 4 < total["latency"]["p50"] <= total["latency"]["p99"] <= total["latency"]["max"]
     assert 0 <= generator["lag"]["p50"] <= generator["lag"]["p99"] < total["latency"]["p99"]
     # Little's law: more were in flight than there are users, whom nobody waits for.
     assert total["requests_per_second"] * total["latency"]["mean"] > SETTINGS.users
@@ -140,7 +140,7 @@ def test_a_server_that_stalls_is_seen_by_all_that_were_due_meanwhile(triton: Loc
     assert total["requests"] == total["successes"] == result["generator"]["offered"]
     assert total["latency"]["p95"] > 0.7 * stall
     # A third of the requests waited up to 2 s for the stall's end, half of those for 1 s or more.
-    assert total["latency"]["mean"] > QUEUE / 2 + stall / seconds * stall / 2 * 0.7
+    assert total["latency"]["mean"] > QUEUE / 4 + stall / seconds * stall / 2 * 0.7
 
 
 def test_stages_are_what_is_offered(load: Load) -> None:

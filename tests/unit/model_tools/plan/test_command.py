@@ -17,6 +17,7 @@ from tests.chart.render import only, render_chart
 
 ROOT = Path(__file__).parents[4]
 REGIONS = ROOT / "docs" / "plan" / "three-regions.yaml"
+FLEET = [ROOT / "values" / "fleet.yaml", ROOT / "values" / "regions" / "us-central1.yaml"]
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +45,25 @@ def test_what_is_printed_for_machines_is_what_is_written(made: tuple[Path, str])
 def test_a_regions_values_file_is_taken_by_the_chart_and_rendered(
     made: tuple[Path, str], region: str
 ) -> None:
-    """Over the chart's values, and over a region's own. The schema refuses keys that it does not know."""
+    """Over the chart's values, and over a fleet's and a region's; the schema refuses unknown keys."""
     folder, _ = made
     file = folder / "values" / f"{region}.yaml"
     plan = json.loads((folder / "plan.json").read_text())
     planned = next(each for each in plan["regions"] if each["name"] == region)
-    for below in ([], [ROOT / "values" / "regions" / "us-central1.yaml"]):
+    for below in ([], FLEET):
         manifests = render_chart(*below, file)
         scaler = only(manifests, "ScaledObject", "-triton")["spec"]
         assert (scaler["minReplicaCount"], scaler["maxReplicaCount"]) == (planned["least"], planned["most"])
         load = next(trigger for trigger in scaler["triggers"] if trigger["name"] == "load")
         assert float(load["metadata"]["threshold"]) == plan["autoscaling"]["requestsPerSecond"]
         assert f'region="{region}"' in load["metadata"]["query"]
+        # Where a load balancer takes a pod for full is where the plan's day has it.
+        full = [
+            int(manifest["metadata"]["annotations"]["networking.gke.io/max-rate-per-endpoint"])
+            for manifest in manifests
+            if "networking.gke.io/max-rate-per-endpoint" in manifest["metadata"].get("annotations", {})
+        ]
+        assert not below or sum(full) == pytest.approx(plan["pod"]["full"], abs=1)
         config = only(manifests, "ConfigMap", "-model-config")["data"]["resnet50.pbtxt"]
         assert "max_batch_size: 16" in config
         assert f"max_queue_size: {plan['pod']['batching']['queue']['maxSize']}" in config

@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.gpu.train import MODELS, digits, load, split
 
-CALIBRATION = 256
+CALIBRATION, SETTLED = 256, 64  # pictures
 METHODS = ("percentile", "entropy", "max")
 
 
@@ -70,7 +70,7 @@ def main() -> None:
             source = output / f"{name}.keras"
             network = load(name, arguments.trained)
             if name in arguments.settle:
-                settle(network, name, pixels[trained[:CALIBRATION]])
+                settle(network, name, pixels[trained[:SETTLED]])
             network.save(source)
             model_tools("export", "--model", source, "--preprocessing", MODELS[name][1], "--output", fp32)
         if arguments.export_only:

@@ -17,11 +17,12 @@ from .stack import fenced
 
 @click.command()
 @click.option("--cases", default=100_000, show_default=True, type=click.IntRange(20))
+@click.option("--only", type=click.Choice(["http", "grpc"]), help="The half of them that is sent over this.")
 @click.option("--seed", default=1, show_default=True, help="Case n of a seed is always the same one.")
 @click.option(
     "--json", "file", type=click.Path(path_type=Path), help="Write what was sent and found to this file."
 )
-def command(cases: int, seed: int, file: Path | None) -> None:
+def command(cases: int, only: str | None, seed: int, file: Path | None) -> None:
     """Send hostile requests over HTTP and gRPC; exit status 1 where one of them did harm."""
     with tempfile.TemporaryDirectory(prefix="inference-system-") as folder:
         try:
@@ -29,8 +30,8 @@ def command(cases: int, seed: int, file: Path | None) -> None:
                 fenced(Path(folder)) as stack,
                 Progress(console=Console(stderr=True), transient=True) as progress,
             ):
-                task = progress.add_task("cases", total=cases)
-                found = attack(stack, cases, seed, lambda sent: progress.update(task, completed=sent))
+                task = progress.add_task("cases", total=cases // 2 if only else cases)
+                found = attack(stack, cases, seed, lambda sent: progress.update(task, completed=sent), only)
         except FileNotFoundError as error:
             raise BadInput(str(error)) from error
     click.echo(summary(found, file))

@@ -39,14 +39,16 @@ def faults(rows: list[dict[str, Any]]) -> str:
     """What each fault cost."""
     lines = [
         "| promise | fault | load at the time | sent gRPC, HTTP | failed gRPC, HTTP | which may fail"
-        " | last failure after | all pods back after |",
-        "|---|---|---|---|---|---|---|---|",
+        " | last failure after | all pods back after | p95 before, meanwhile |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         sent, failed = (f"{row[key]['grpc']:,}, {row[key]['http']:,}" for key in ("sent", "failed"))
         whole = "" if row["whole"] is None else f"{row['whole']:.0f} s"
         last = f"{row['recovered']:.1f} s" if any(row["failed"].values()) else "none failed"
         cells = [row["promise"], row["fault"], row["load"], sent, failed, row["may_fail"], last, whole]
+        p95s = [row["more"].get(f"p95 {when}, s") for when in ("before", "meanwhile")]
+        cells.append("" if None in p95s else f"{p95s[0]:g} s, {p95s[1]:g} s")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

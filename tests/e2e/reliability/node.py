@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cluster import cgroups, lifecycle, paths, shell
-from cluster.node import Node
+from cluster.node import Node, switch_pid
 
 
 def embedded() -> None:
@@ -79,12 +79,16 @@ def stopped(*pids: int) -> Iterator[None]:
                 continue
 
 
-def on_node(node: Node, *command: str) -> None:
-    """A command in the node's network namespace."""
+def in_network(pid: int | None, *command: str) -> str:
+    """A command's output, run in the network namespace of a process."""
     done = subprocess.run(
-        node.command(*command, namespaces="--net"), capture_output=True, text=True, check=False
+        ["nsenter", "--target", str(pid), "--net", "--", *command],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
+    return done.stdout
 
 
 @contextmanager
@@ -94,25 +98,29 @@ def losing_packets(node: Node, share: float) -> Iterator[None]:
     # In the raw table: before any other rule, for what is forwarded to pods as well.
     ways = (["PREROUTING", "-i", "eth0"], ["OUTPUT", "-o", "eth0"])
     for way in ways:
-        on_node(node, "iptables", "-t", "raw", "-A", *way, *rule)
+        in_network(node.pid(), "iptables", "-t", "raw", "-A", *way, *rule)
     try:
         yield
+        counted = in_network(node.pid(), "iptables", "-t", "raw", "-L", "PREROUTING", "-v", "-x", "-n")
+        assert any("DROP" in line and int(line.split()[0]) for line in counted.splitlines()), counted
     finally:
         for way in ways:
-            on_node(node, "iptables", "-t", "raw", "-D", *way, *rule)
+            in_network(node.pid(), "iptables", "-t", "raw", "-D", *way, *rule)
 
 
 @contextmanager
 def narrow(node: Node, rate: str) -> Iterator[None]:
-    """A link that carries no more than that from the node, and queues for up to 200 ms."""
-    on_node(
-        node, "tc", "qdisc", "replace", "dev", "eth0", "root", "tbf", "rate", rate, "burst", "32kb",
-        "latency", "200ms",
-    )  # fmt: skip
+    """A link that carries no more than that to the node, and queues for up to 400 ms."""
+    # The switch's end of the cable: requests are large, answers are not.
+    link = ("qdisc", "replace", "dev", node.name, "root", "tbf", "rate", rate, "burst", "32kb")
+    in_network(switch_pid(), "tc", *link, "latency", "400ms")
     try:
         yield
+        counted = in_network(switch_pid(), "tc", "-s", "qdisc", "show", "dev", node.name)
+        # "... overlimits 1234 ...": packets that had to wait.
+        assert int(counted.split("overlimits ")[1].split()[0]) > 0, counted
     finally:
-        on_node(node, "tc", "qdisc", "del", "dev", "eth0", "root")
+        in_network(switch_pid(), "tc", "qdisc", "del", "dev", node.name, "root")
 
 
 @contextmanager

@@ -7,14 +7,17 @@ Prometheus whether pods were taken out of service.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cluster import control, shell, volumes
@@ -24,7 +27,7 @@ from ..helm import kubectl
 from . import node as harm
 from .record import Row
 from .sender import Sent, sending, stream
-from .service import NAMESPACE, VALUES, Service, run, until
+from .service import DEPLOYMENT, NAMESPACE, VALUES, Service, config_map, run, until
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -172,7 +175,7 @@ def lose_packets(scene: Scene) -> None:
 
 
 def narrow_the_link(scene: Scene) -> None:
-    with harm.narrow(harm.node_of(scene.pod), "20mbit"):
+    with harm.narrow(harm.node_of(scene.pod), "16mbit"):
         time.sleep(30)
     scene.whole(60)
 
@@ -250,6 +253,47 @@ def fill_the_engine_cache(scene: Scene) -> None:
     scene.service.upgrade(two)
     run("delete", "pvc", "engines", "--wait=false")
     scene.whole(180)
+
+
+def put_the_clock_forward(scene: Scene) -> None:
+    """One pod's clock jumps by two hours while it serves. The kernel has no such clock a namespace: a library
+    shows it to Triton and its processes, who have the others' clock first."""
+    library = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
+    if not library.exists():
+        pytest.skip("libfaketime is not installed (Debian: apt install libfaketime)")
+    given = config_map("faketime", {library.name: library.read_bytes()})
+    run("apply", "--server-side", "--filename", "-", given=given)
+    environment = {
+        "LD_PRELOAD": f"/faketime/{library.name}",
+        "FAKETIME": "+0",
+        "FAKETIME_TIMESTAMP_FILE": "/tmp/clock",
+        "FAKETIME_CACHE_DURATION": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "DONT_FAKE_MONOTONIC": "1",
+    }
+    triton = {
+        "name": "triton",
+        "env": [{"name": name, "value": value} for name, value in environment.items()],
+        "volumeMounts": [{"name": "faketime", "mountPath": "/faketime", "readOnly": True}],
+    }
+    volumes = [{"name": "faketime", "configMap": {"name": "faketime"}}]
+    patch = {"spec": {"template": {"spec": {"containers": [triton], "volumes": volumes}}}}
+    run("patch", DEPLOYMENT, "--type=strategic", "--patch", json.dumps(patch))
+    run("rollout", "status", DEPLOYMENT, "--timeout=240s")
+    scene.whole(60)
+    name = scene.service.pods()[0]["metadata"]["name"]
+    run("exec", name, "--container", "triton", "--", "sh", "-c", "echo +2h > /tmp/clock")
+    until(lambda: two_hours_off(name), "a clock two hours off", 60)
+    time.sleep(30)
+    assert scene.service.watched(), "Prometheus has lost a pod"
+    run("rollout", "undo", DEPLOYMENT)
+    run("rollout", "status", DEPLOYMENT, "--timeout=240s")
+    scene.whole(120)
+
+
+def two_hours_off(pod: str) -> bool:
+    shown = float(run("exec", pod, "--container", "triton", "--", "date", "+%s"))
+    return 7000 < shown - time.time() < 7400
 
 
 FAULTS = [
@@ -349,7 +393,7 @@ FAULTS = [
     ),
     Fault(
         "narrow-link",
-        "one node's link carries 20 Mbit/s, 30 s",
+        "the link to one node carries 16 Mbit/s, 30 s, of which the load takes 12",
         "slower, not fewer",
         "none",
         narrow_the_link,
@@ -360,9 +404,19 @@ FAULTS = [
         "dns-gone",
         "no CoreDNS, 40 s",
         "clients that have the addresses go on",
-        "none: names of live connections are not asked for again, and gRPC keeps the addresses it had",
+        "HTTP requests that need a new connection; gRPC keeps the addresses that it had",
         take_dns_away,
+        for_seconds=50,
+        share=0.1,
         takes_pods_out=False,
+        nightly=True,
+    ),
+    Fault(
+        "clock-off",
+        "the clock of one pod jumps two hours forward; rollouts before and after",
+        "nothing depends on what time it is",
+        "none",
+        put_the_clock_forward,
         nightly=True,
     ),
     Fault(
@@ -426,7 +480,11 @@ def suffer(fault: Fault, service: Service, record: Callable[[Row], None]) -> Non
     row = Row(
         fault.name, "faults", fault.promise, fault.fault, f"{RATE:.0f} requests/s over each protocol, 2 pods",
         counts(sent, sent.ok | sent.failed), counts(sent, sent.failed), fault.may_fail,
-        recovered(sent, began), whole, sent.kinds(), scene.notes,
+        recovered(sent, began), whole, sent.kinds(),
+        scene.notes | {
+            "p95 before, s": p95(sent, sent.during(0, began)),
+            "p95 meanwhile, s": p95(sent, sent.during(began, began + whole)),
+        },
     )  # fmt: skip
     record(row)
     before = sent.during(0, began - 1)
@@ -442,6 +500,12 @@ def suffer(fault: Fault, service: Service, record: Callable[[Row], None]) -> Non
         least, restarts = seen(service, began, ended)
         said = f"Prometheus saw {least} pods in service and {restarts} restarts"
         assert (least < 2 or restarts > 0) == fault.takes_pods_out, said
+
+
+def p95(sent: Sent, which: Any) -> float:
+    """Of the requests that were answered, in seconds; 0 where none was."""
+    took = sent.took[sent.ok & which]
+    return round(float(np.percentile(took, 95)), 3) if len(took) else 0.0
 
 
 def counts(sent: Sent, which: Any) -> dict[str, int]:

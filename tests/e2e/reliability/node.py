@@ -15,6 +15,8 @@ import pytest
 from cluster import cgroups, lifecycle, paths, shell
 from cluster.node import Node, switch_pid
 
+FILES = "--mount --pid"  # of processes too, whose /proc says what is mounted
+
 
 def embedded() -> None:
     """Skips the test on any other cluster: there, nobody may kill nodes."""
@@ -133,14 +135,14 @@ def full(folder: str) -> Iterator[None]:
     try:
         for node in nodes:
             mount = ("mount", "-t", "tmpfs", "-o", "size=4k,mode=777", "full", folder)
-            subprocess.run(node.command(*mount, namespaces="--mount"), check=True)
+            subprocess.run(node.command(*mount, namespaces=FILES), check=True)
             mounted.append(node)
             fill = ("dd", "if=/dev/zero", f"of={folder}/filler", "bs=4k", "count=1", "status=none")
-            subprocess.run(node.command(*fill, namespaces="--mount"), check=True)
+            subprocess.run(node.command(*fill, namespaces=FILES), check=True)
         yield
     finally:
         for node in mounted:
-            subprocess.run(node.command("umount", "--lazy", folder, namespaces="--mount"), check=True)
+            subprocess.run(node.command("umount", "--lazy", folder, namespaces=FILES), check=True)
 
 
 def kill_node(node: Node) -> None:

@@ -68,6 +68,8 @@ def up(workers: int, values: Path | None = None) -> None:
     with Steps() as steps, only_one(steps):
         made = _recorded()
         if made and alive(0):
+            if (lost(made.workers) or workers > made.workers) and not made.seed.exists():
+                made = _seeded(made, values, steps)
             _heal(made, workers, steps)
             if values:
                 with steps.step("images that the nodes lack"):
@@ -151,7 +153,7 @@ def require() -> list[Node]:
     """The nodes of the running cluster. Raises BadInput where there is none."""
     preflight.root()
     made = workers_made()
-    if made is None or not alive(made):
+    if made is None or not alive(0):
         raise BadInput("no cluster is up: cluster up")
     return _nodes(made)
 
@@ -289,6 +291,13 @@ def _heal(made: Made, workers: int, steps: Steps) -> None:
                 control.advertise_gpu(each)
         volumes.install()
         shell.wait_for(monitoring.ready, "Prometheus", timeout=120)
+
+
+def _seeded(made: Made, values: Path | None, steps: Steps) -> Made:
+    """The same cluster with images for new nodes, which the cache has forgotten meanwhile."""
+    programs = _programs(steps)
+    with steps.step("images of the cluster"):
+        return replace(made, seed=images.seed(programs, images.cluster_tag(programs), values))
 
 
 def _add(each: Node, others: list[Node], made: Made) -> None:

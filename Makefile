@@ -23,6 +23,9 @@ test-e2e: env ## End-to-end tests on $KUBECONFIG, or on the embedded cluster
 test-nightly: env ## All of test-e2e, and the tests that are too long for every change
 	@$(BIN)/python -m demo --test-e2e --nightly
 
+test-regions: env ## Routing between two regions, on two embedded clusters that it takes down afterwards
+	@$(BIN)/python -m tests.e2e.regions $(PYTEST_ARGS)
+
 soak: env ## Half an hour at 70 % of a pod's capacity: nothing may fail, grow or drift
 	@$(BIN)/python -m demo --soak 1800
 
@@ -87,4 +90,4 @@ help:
 	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
 	  /^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo test test-e2e test-nightly soak reliability cluster-up cluster-down lint format chart-docs dashboards dashboards-preview lock dist clean env help
+.PHONY: demo test test-e2e test-nightly test-regions soak reliability cluster-up cluster-down lint format chart-docs dashboards dashboards-preview lock dist clean env help

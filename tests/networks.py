@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SIDE = 32
 
@@ -94,3 +97,25 @@ def residual(seed: int = 0, width: int = 16, classes: int = 10) -> Any:
     weights = build.constant(build.random.normal(size=(4 * width, classes)) / width**0.5)
     bias = build.constant(build.random.normal(size=classes))
     return build.model(build.node("Add", build.node("MatMul", tensor, weights), bias), classes)
+
+
+def write_small(folder: Path) -> None:
+    """Fills an empty folder with the small residual network as `export` would leave it, named `small`.
+
+    For what does not depend on a model's size.
+    """
+    import onnxruntime
+
+    from model_tools import bundle
+    from model_tools.pictures import pictures
+
+    (folder / bundle.MODEL).write_bytes(residual(seed=3, width=64).SerializeToString())
+    pixels = pictures(8, SIDE, SIDE)
+    session = onnxruntime.InferenceSession(folder / bundle.MODEL)
+    metadata = {
+        "name": "small",
+        "precision": "fp32",
+        "input": {"name": "image", "data_type": "UINT8", "shape": [SIDE, SIDE, 3]},
+        "output": {"name": "probabilities", "data_type": "FP32", "shape": [10]},
+    }
+    bundle.write(folder, metadata, pixels, session.run(None, {"image": pixels})[0])

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from networks import SIDE, residual
+from networks import SIDE, write_small
 
-from model_tools import bundle as bundles
 from model_tools import export as exporting
 from model_tools.bundle import Bundle
 from model_tools.config import ModelConfig
@@ -32,22 +31,10 @@ def bundle() -> Bundle:
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small residual network as `export` would leave it, for what does not depend on a model's size."""
-    import onnxruntime
-
+    """The small residual network as `export` would leave it."""
     folder = tmp_path_factory.mktemp("models") / "small"
     folder.mkdir()
-    model = residual(seed=3, width=64)
-    (folder / bundles.MODEL).write_bytes(model.SerializeToString())
-    pixels = pictures(8, SIDE, SIDE)
-    session = onnxruntime.InferenceSession(folder / bundles.MODEL)
-    metadata = {
-        "name": "small",
-        "precision": "fp32",
-        "input": {"name": "image", "data_type": "UINT8", "shape": [SIDE, SIDE, 3]},
-        "output": {"name": "probabilities", "data_type": "FP32", "shape": [10]},
-    }
-    bundles.write(folder, metadata, pixels, session.run(None, {"image": pixels})[0])
+    write_small(folder)
     return folder
 
 

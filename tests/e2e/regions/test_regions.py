@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.nightly, pytest.mark.timeout(1200)]
 
 NEAR, FAR = "us-central1", "europe-west1"
 HERE, THERE = "iowa", "belgium"  # zones: NEAR is close to the first, FAR to the second
-# Requests a second over each protocol: all of it fills no region, and what is made up for after a stall neither.
+# Requests a second over each protocol: all of it fills no region, nor does what follows a stall.
 CALM = {HERE: 2.0, THERE: 2.0}
 PROTOCOLS = ("grpc", "http")
 MOVED = 5.0  # seconds
@@ -75,7 +75,7 @@ def test_a_full_region_spills_over_to_the_next(world: World) -> None:
 
 
 def test_a_region_that_falls_silent_is_left_and_returned_to(world: World) -> None:
-    """Its cable is cut: what is under way hangs, and to anything new the network says that there is no way."""
+    """Its cable is cut: what is under way hangs, what is new finds no way."""
     with world.clients(CALM) as load:
         load.go_on(3)
         lost = time.time()

@@ -4,8 +4,8 @@
 
 The search gets a fifth of the measurements that the grid takes. Both measure a configuration beside the same
 reference, so that a machine that slows down favours neither. The best of a grid is partly luck, so in the end
-the search's choice and the best of the grid are measured against each other in turns, and those ratios are the
-result. Exit status 1 where one of them is below 0.97 beyond the noise.
+the search's choice and the best of the grid are measured against each other in turns, and those ratios are
+the result. Exit status 1 where one of them is below 0.97 beyond the noise.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import shutil
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from cluster import paths, shell
@@ -39,16 +40,26 @@ def reference(name: str, tag: str) -> str:
 def names(tag: str) -> dict[str, list[str]]:
     """The targets of the Containerfile, and the references that each goes by."""
     version = KUBERNETES.version("k8s.io/kubernetes")
-    single = ("pause", "coredns", "prometheus-operator", "prometheus", "kube-state-metrics", "alertmanager")
+    single = (
+        "pause",
+        "coredns",
+        "kube-network-policies",
+        "prometheus-operator",
+        "prometheus",
+        "kube-state-metrics",
+        "alertmanager",
+    )
     kubernetes = [reference(name, version) for name in CONTROL_PLANE] + [reference("etcd", tag)]
     return {"kubernetes": kubernetes, **{name: [reference(name, tag)] for name in single}}
 
 
-def seed(programs: dict[str, Path], tag: str, values: Path | None = None) -> Path:
+@contextmanager
+def seed(programs: dict[str, Path], tag: str, values: Path | None = None) -> Iterator[Path]:
     """A containerd's folder that holds the cluster's images, made unless the cache has it.
 
-    values: a values file of images.build; the folder then holds its images as well, so that they are
-    imported once and not into every node. Raises BadInput for an image that is not built, StepFailed.
+    While it is used no other process makes one, and so removes this. values: a values file of images.build;
+    the folder then holds its images as well, so that they are imported once and not into every node. Raises
+    BadInput for an image that is not built, StepFailed.
     """
     done = buildah.folder() / f"seed-{tag}"
     with paths.making("seed"):
@@ -58,7 +69,7 @@ def seed(programs: dict[str, Path], tag: str, values: Path | None = None) -> Pat
         if values:
             done = _extended(done, tag, [archive for _, archive in built(values)])
             _keep_seed(done, f"seed-{TAG}-{TAG}")
-    return done
+        yield done
 
 
 def _make_seed(programs: dict[str, Path], tag: str, done: Path) -> None:

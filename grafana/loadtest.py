@@ -207,12 +207,17 @@ MEANS = Row(
         ),
         Panel(
             "How late requests left",
-            "How much later than its schedule said an open loop sent its requests. Latencies contain it.",
+            "How much later than its schedule said an open loop sent its requests: latencies contain it. "
+            "A closed loop has 0.",
             "The histogram `loadtest_schedule_lag_seconds`.",
             "Beyond a tenth of the latency's p99, `loadtest run` gives no numbers: raise `loadtest.workers`, "
             "or give them processors that nothing else uses.",
             tuple(
-                Query(quantile(PERCENTILES[name], LAG, RELEASE), f"{name}, sent after due")
+                # No request of an open loop makes NaN of a percentile; a closed loop has no lag.
+                Query(
+                    f"{quantile(PERCENTILES[name], LAG, RELEASE)} >= 0\nor\n0 * sum({LAG}_sum{{{RELEASE}}})",
+                    f"{name}, sent after due",
+                )
                 for name in ("p50", "p99")
             ),
             "s",

@@ -19,6 +19,7 @@ from pathlib import Path
 from cluster import paths, preflight, shell
 
 KEDA_MODULE = "github.com/kedacore/keda/v2"
+NETWORK_POLICIES = "sigs.k8s.io/kube-network-policies"
 OPERATOR = "github.com/prometheus-operator/prometheus-operator"
 ENVIRONMENT = {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -trimpath -buildvcs=false"}
 
@@ -30,8 +31,8 @@ class Component:
     name: str
     programs: dict[str, str]
     aliases: tuple[str, ...] = ()
-    # Folders of a required module whose YAML files, those of their subfolders too, are kept beside the
-    # programs: name -> (module, folder).
+    # YAML files of a required module that are kept beside the programs, of a folder those of its subfolders
+    # too: name -> (module, folder or file).
     manifests: dict[str, tuple[str, str]] = field(default_factory=dict)
     # Build tags, separated by commas.
     tags: str = ""
@@ -102,9 +103,23 @@ PROMETHEUS = Component(
     {"prometheus": "github.com/prometheus/prometheus/cmd/prometheus"},
     tags="remove_all_sd,enable_kubernetes_sd",
 )
+KUBE_NETWORK_POLICIES = Component(
+    "kube-network-policies",
+    {"kube-network-policies": f"{NETWORK_POLICIES}/cmd"},
+    manifests={"install": (NETWORK_POLICIES, "install.yaml")},
+)
 KUBE_STATE_METRICS = Component("kube-state-metrics", {"kube-state-metrics": "k8s.io/kube-state-metrics/v2"})
 # What every cluster is made of.
-ALL = (PAUSE, ETCD, KUBERNETES, COREDNS, PROMETHEUS_OPERATOR, PROMETHEUS, KUBE_STATE_METRICS)
+ALL = (
+    PAUSE,
+    ETCD,
+    KUBERNETES,
+    COREDNS,
+    KUBE_NETWORK_POLICIES,
+    PROMETHEUS_OPERATOR,
+    PROMETHEUS,
+    KUBE_STATE_METRICS,
+)
 # What `cluster add` puts into one: dear to build, and most uses of a cluster don't need it.
 KEDA = Component(
     "keda",
@@ -163,8 +178,8 @@ def _build(component: Component, go: str, done: Path) -> None:
         (making / alias).symlink_to(next(iter(component.programs)))
     for name, (module, inside) in component.manifests.items():
         source = _module_folder(component, go, module) / inside
-        for file in source.rglob("*.yaml"):
-            copy = making / name / file.relative_to(source)
+        for file in [source] if source.is_file() else source.rglob("*.yaml"):
+            copy = making / name / file.relative_to(source.parent if source.is_file() else source)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copy)
     making.rename(done)

@@ -7,6 +7,7 @@ import json
 import secrets
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from string import Template
@@ -84,6 +85,16 @@ def apply(documents: str, kubeconfig: Path | None = None) -> None:
     """Applies YAML or JSON documents on the server's side. Raises StepFailed."""
     options = ("--server-side", "--force-conflicts", "--filename", "-")
     kubectl("apply", *options, stdin=documents, timeout=180, kubeconfig=kubeconfig)
+
+
+def kustomize(base: Path, manifest: str, values: Mapping[str, str]) -> str:
+    """The YAML of a kustomization among the manifests, rendered with values, which finds the folder base
+    beside itself. Raises StepFailed."""
+    # kustomize takes bases from below its own folder, by relative paths only.
+    with tempfile.TemporaryDirectory(prefix="inference-system-") as folder:
+        shutil.copytree(base, Path(folder) / base.name)
+        (Path(folder) / "kustomization.yaml").write_text(render(manifest, values))
+        return kubectl("kustomize", folder)
 
 
 def get(*arguments: str) -> Any:

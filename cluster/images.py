@@ -39,7 +39,15 @@ def reference(name: str, tag: str) -> str:
 def names(tag: str) -> dict[str, list[str]]:
     """The targets of the Containerfile, and the references that each goes by."""
     version = KUBERNETES.version("k8s.io/kubernetes")
-    single = ("pause", "coredns", "prometheus-operator", "prometheus", "kube-state-metrics", "alertmanager")
+    single = (
+        "pause",
+        "coredns",
+        "kube-network-policies",
+        "prometheus-operator",
+        "prometheus",
+        "kube-state-metrics",
+        "alertmanager",
+    )
     kubernetes = [reference(name, version) for name in CONTROL_PLANE] + [reference("etcd", tag)]
     return {"kubernetes": kubernetes, **{name: [reference(name, tag)] for name in single}}
 

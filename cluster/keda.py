@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 
 from cluster import components, control, images, paths, shell
@@ -31,12 +29,8 @@ def install(nodes: list[Node], go: str) -> None:
 
 def objects(image: Image) -> str:
     """KEDA's own manifests with the changes of manifests/keda.yaml, as YAML."""
-    # kustomize takes bases from below its own folder, by relative paths only.
-    with tempfile.TemporaryDirectory(prefix="inference-system-") as folder:
-        shutil.copytree(image.context / "config", Path(folder) / "config")
-        values = {"IMAGE": image.repository(), "TAG": image.tag}
-        (Path(folder) / "kustomization.yaml").write_text(control.render("keda.yaml", values))
-        return control.kubectl("kustomize", folder)
+    values = {"IMAGE": image.repository(), "TAG": image.tag}
+    return control.kustomize(image.context / "config", "keda.yaml", values)
 
 
 def ready() -> bool:

@@ -26,6 +26,7 @@ from cluster import (
     keda,
     kube_tools,
     monitoring,
+    network_policies,
     node,
     paths,
     preflight,
@@ -215,11 +216,12 @@ def _create(workers: int, values: Path | None, steps: Steps) -> None:
     with ThreadPoolExecutor(2) as pool:
         work: list[Future[None]] = [
             pool.submit(_join, nodes[1:], steps),
-            pool.submit(_add_ons, programs["prometheus-operator"], tag, steps),
+            pool.submit(_add_ons, programs, tag, steps),
         ]
         for job in work:
             job.result()
-    with steps.step("Prometheus and CoreDNS ready"):
+    with steps.step("kube-network-policies, Prometheus and CoreDNS ready"):
+        network_policies.wait()
         shell.wait_for(monitoring.ready, "Prometheus", timeout=180)
         control.kubectl(
             "rollout",
@@ -263,10 +265,12 @@ def _join(workers: list[Node], steps: Steps) -> None:
         _each(workers, control.advertise_gpu)
 
 
-def _add_ons(operator: Path, tag: str, steps: Steps) -> None:
-    with steps.step("prometheus-operator and Prometheus"):
+def _add_ons(programs: dict[str, Path], tag: str, steps: Steps) -> None:
+    with steps.step("kube-network-policies, prometheus-operator and Prometheus"):
+        policies = components.KUBE_NETWORK_POLICIES.name
+        network_policies.install(programs[policies], images.reference(policies, tag))
         control.kubectl("scale", "deployment/coredns", "--namespace=kube-system", "--replicas=1")
-        monitoring.install(operator, partial(images.reference, tag=tag))
+        monitoring.install(programs["prometheus-operator"], partial(images.reference, tag=tag))
         volumes.install()
 
 
@@ -290,6 +294,7 @@ def _heal(made: Made, workers: int, steps: Steps) -> None:
             if control.gpus(found[each.name]) != 1:
                 control.advertise_gpu(each)
         volumes.install()
+        network_policies.wait()
         shell.wait_for(monitoring.ready, "Prometheus", timeout=120)
 
 

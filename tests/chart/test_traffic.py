@@ -9,13 +9,17 @@ from typing import Any
 
 import pytest
 
-from .render import ROOT, containers, merge, only, pods, render_chart
+from charts.package import CHART
+
+from .render import ROOT, containers, load, merge, only, pods, render_chart
 
 LOCAL = ROOT / "values" / "local.yaml"
 TLS = {"triton": {"tls": {"secretName": "certificate"}}}
 # What a client may ask of Triton; all else of its API is closed.
 OPEN = {"health", "metadata", "inference", "model-config"}
 ALL = OPEN | {"shared-memory", "model-repository", "statistics", "trace", "logging"}
+DEFAULTS = load(CHART / "values.yaml")["networkPolicy"]
+PROMETHEUS = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
 
 
 def triton_pod(*values: Any) -> dict[str, Any]:
@@ -179,8 +183,12 @@ def test_without_a_secret_nothing_speaks_of_tls() -> None:
     assert "https://inference" not in text
 
 
-def policy(*values: Any) -> dict[str, Any]:
-    return dict(only(render_chart(*values), "NetworkPolicy", "-triton")["spec"])
+def policy(*values: Any, of: str = "-triton") -> dict[str, Any]:
+    return dict(only(render_chart(*values), "NetworkPolicy", of)["spec"])
+
+
+def ports(rules: list[dict[str, Any]]) -> set[int]:
+    return {port["port"] for rule in rules for port in rule["ports"]}
 
 
 def test_only_the_releases_namespace_and_prometheus_may_reach_triton() -> None:
@@ -189,13 +197,17 @@ def test_only_the_releases_namespace_and_prometheus_may_reach_triton() -> None:
     labels = pods(manifests)["Deployment inference-system-triton"]["metadata"]["labels"]
     assert spec["podSelector"]["matchLabels"].items() <= labels.items()
     assert set(spec["policyTypes"]) == {"Ingress", "Egress"}
-    clients, prometheus = spec["ingress"]
-    assert clients["from"] == [{"podSelector": {}}]
-    assert {port["port"] for port in clients["ports"]} == {8000, 8001, 8003}
-    assert prometheus["from"] == [
-        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
-    ]
-    assert {port["port"] for port in prometheus["ports"]} == {8002, 8004}
+    clients, operators, prometheus = spec["ingress"]
+    assert clients["from"] == load(LOCAL)["networkPolicy"]["clients"]
+    assert ports([clients]) == {8000, 8001, 8003}
+    assert operators["from"] == load(LOCAL)["networkPolicy"]["apiServer"]
+    assert ports([operators]) == {8000, 8002}
+    assert prometheus["from"] == PROMETHEUS
+    assert ports([prometheus]) == {8002, 8004}
+
+
+def test_clients_are_the_releases_namespace_by_default() -> None:
+    assert policy()["ingress"][0]["from"] == [{"podSelector": {}}]
 
 
 def test_clients_of_other_namespaces_are_a_value() -> None:
@@ -218,22 +230,65 @@ def test_some_clients_get_http_and_not_grpc() -> None:
 
 def test_no_clients_admits_nobody_instead_of_everybody() -> None:
     """An empty `from` in a NetworkPolicy means any source."""
-    ingress = policy({"networkPolicy": {"clients": []}})["ingress"]
+    nobody = {"networkPolicy": {"clients": [], "apiServer": []}}
+    ingress = policy(nobody)["ingress"]
     assert all(rule["from"] for rule in ingress)
-    assert {port["port"] for rule in ingress for port in rule["ports"]} == {8002, 8004}
+    assert ports(ingress) == {8002, 8004}
+    ingress = policy(nobody, of="-loadtest")["ingress"]
+    assert all(rule["from"] for rule in ingress)
+    assert ports(ingress) == {5557, 9646}
 
 
 def test_triton_may_ask_for_names_and_fetch_a_model_from_a_url_and_nothing_else() -> None:
-    def to(rules: list[dict[str, Any]]) -> set[int]:
-        return {port["port"] for rule in rules for port in rule["ports"]}
-
-    assert to(policy()["egress"]) == {53}
+    names = policy()["egress"]
+    assert ports(names) == {53}
+    assert names[0]["to"] == DEFAULTS["dns"]
     source = {"model": {"source": {"type": "url", "url": "gs://bucket/model"}}}
-    rules = policy(source)["egress"]
-    assert to([rule for rule in rules if "to" not in rule]) == {53, 443}
+    rules = [rule for rule in policy(source)["egress"] if rule not in names]
+    assert ports([rule for rule in rules if "to" not in rule]) == {443}
     for rule in rules:
         for peer in rule.get("to", []):
             assert peer["ipBlock"]["cidr"].startswith("169.254.169.")
+
+
+def test_where_names_are_asked_for_is_a_value() -> None:
+    cache = [{"ipBlock": {"cidr": "10.96.0.10/32"}}]
+    for of in ("-triton", "-loadtest"):
+        assert policy({"networkPolicy": {"dns": cache}}, of=of)["egress"][0]["to"] == cache
+
+
+def test_the_load_test_reaches_triton_its_master_and_names_and_nothing_else() -> None:
+    manifests = render_chart()
+    spec = policy(of="-loadtest")
+    selected = {
+        name
+        for name, pod in pods(manifests).items()
+        if spec["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+        and pod["metadata"]["labels"]["app.kubernetes.io/component"]
+        in spec["podSelector"]["matchExpressions"][0]["values"]
+    }
+    assert selected == {name for name in pods(manifests) if "triton" not in name}
+    assert set(spec["policyTypes"]) == {"Ingress", "Egress"}
+    names, master, triton = spec["egress"]
+    assert (names["to"], ports([names])) == (DEFAULTS["dns"], {53})
+    for rule, component, wanted in ((master, "loadtest-master", {5557}), (triton, "triton", {8000, 8001})):
+        (peer,) = rule["to"]
+        # No namespaceSelector: of its own namespace.
+        assert set(peer) == {"podSelector"}
+        assert peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == component
+        assert ports([rule]) == wanted
+
+
+def test_more_that_the_load_test_may_reach_is_a_value() -> None:
+    targets = [{"ipBlock": {"cidr": "203.0.113.7/32"}}]
+    assert policy({"networkPolicy": {"loadtestTargets": targets}}, of="-loadtest")["egress"][-1] == {
+        "to": targets
+    }
+
+
+def test_locusts_page_answers_the_api_servers_proxy_alone() -> None:
+    page = [rule for rule in policy(of="-loadtest")["ingress"] if 8089 in ports([rule])]
+    assert [rule["from"] for rule in page] == [DEFAULTS["apiServer"]]
 
 
 def test_nothing_of_a_release_is_reachable_from_outside_the_cluster() -> None:

@@ -104,6 +104,7 @@ def test_objects_have_the_names_that_tools_look_for() -> None:
         ("ConfigMap", "blue-inference-system-model-config"),
         ("ConfigMap", "blue-inference-system-proxy-config"),
         ("NetworkPolicy", "blue-inference-system-triton"),
+        ("NetworkPolicy", "blue-inference-system-loadtest"),
         ("PodDisruptionBudget", "blue-inference-system-triton"),
         ("Deployment", "blue-inference-system-triton"),
         ("Service", "blue-inference-system-triton"),

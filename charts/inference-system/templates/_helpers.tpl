@@ -26,6 +26,24 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
 {{- end -}}
 
+{{/* Returns the list of peers that Prometheus is, for a NetworkPolicy. */}}
+{{- define "inference-system.prometheusPeer" -}}
+- namespaceSelector:
+    matchLabels:
+      kubernetes.io/metadata.name: {{ .Values.monitoring.prometheus.namespace }}
+{{- end -}}
+
+{{/* Returns the rule of a NetworkPolicy's `egress` that lets pods ask for names; nothing where
+     networkPolicy.dns is empty. */}}
+{{- define "inference-system.dnsEgress" -}}
+{{- with .Values.networkPolicy.dns -}}
+- to: {{ toJson . }}
+  ports:
+    - {port: 53, protocol: UDP}
+    - {port: 53, protocol: TCP}
+{{- end -}}
+{{- end -}}
+
 {{/* Returns an image reference: the digest if there is one, else the tag. Takes an image of the values. */}}
 {{- define "inference-system.image" -}}
 {{- if .digest -}}

@@ -52,10 +52,7 @@ def test_without_it_triton_is_what_it_was() -> None:
     pod = triton_pod(OFF)
     assert [each["name"] for each in pod["containers"]] == ["triton", "proxy"]
     assert not tracing(pod)
-    assert [variable["name"] for variable in container(pod, "triton")["env"]] == [
-        "POD_UID",
-        "EXECUTION_SECONDS",
-    ]
+    assert [variable["name"] for variable in container(pod, "triton")["env"]] == ["EXECUTION_SECONDS"]
     assert set(endpoints(OFF)) == {"metrics"}
     policy = only(render_chart(OFF), "NetworkPolicy", "-triton")
     assert {port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]}.isdisjoint({8004})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -143,14 +145,29 @@ def test_the_proxy_passes_nothing_but_health_on_its_plain_port() -> None:
     assert "http-request deny unless { path /v2/health/live /v2/health/ready }" in health
 
 
-@pytest.mark.parametrize("option", ["http-restricted-api", "grpc-restricted-protocol"])
-def test_what_changes_triton_is_closed_with_a_key_that_no_client_has(option: str) -> None:
+def test_what_changes_triton_is_closed_with_a_key_that_every_start_makes_anew(tmp_path: Path) -> None:
     pod = triton_pod()
-    closed, _, key = arguments(pod)[option].partition(":")
-    assert set(closed.split(",")) == ALL - OPEN
-    assert key == "operator=$(POD_UID)"
-    (variable,) = (each for each in container(pod, "triton")["env"] if each["name"] == "POD_UID")
-    assert variable == {"name": "POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}
+    command = [word.replace("/tmp/", f"{tmp_path}/") for word in container(pod, "triton")["args"]]
+    server = command.index("tritonserver")
+
+    def start() -> dict[str, str]:
+        """The options that the server gets beside those of the manifest."""
+        shown = [*command[:server], "printf", "%s\\n"]
+        lines = subprocess.run(shown, capture_output=True, text=True, check=True).stdout.splitlines()
+        return dict(line.removeprefix("--").split("=", 1) for line in lines)
+
+    keys = []
+    for _ in range(2):
+        given = start()
+        assert set(given) == {"http-restricted-api", "grpc-restricted-protocol"}
+        (value,) = set(given.values())
+        closed, _, key = value.partition(":operator=")
+        assert set(closed.split(",")) == ALL - OPEN
+        assert re.fullmatch("[0-9a-f]{32}", key)
+        file = tmp_path / "operator-key"
+        assert (file.read_text(), file.stat().st_mode & 0o777) == (f"{key}\n", 0o600)
+        keys.append(key)
+    assert keys[0] != keys[1]
     assert arguments(pod)["model-control-mode"] == "none"
 
 

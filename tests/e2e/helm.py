@@ -71,6 +71,14 @@ def kubectl(*arguments: str, namespace: str, given: str | None = None) -> subpro
     )  # fmt: skip
 
 
+def listed(namespace: str, *what: str) -> list[dict[str, Any]]:
+    """The objects that `kubectl get` of a namespace finds."""
+    done = kubectl("get", *what, "--output", "json", namespace=namespace)
+    assert done.returncode == 0, done.stderr
+    items: list[dict[str, Any]] = json.loads(done.stdout)["items"]
+    return items
+
+
 def merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """values with the changes laid over them, as Helm lays value files over each other."""
     result = dict(values)

@@ -16,6 +16,7 @@ import pytest
 from model_tools.kube import Release
 
 from .helm import Helm, kubectl, merged
+from .leaks import leaks, secrets
 from .metrics import pod_metrics
 
 NAME = "features-of-test"
@@ -111,6 +112,11 @@ def test_nobody_talks_to_it_without_the_right_tls(
 def test_helm_test_trusts_the_secrets_authority(features: Release, helm: Helm) -> None:
     done = helm("test", NAME, "--timeout", "180s", timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_tls_key_is_in_no_log_event_or_metric(features: Release) -> None:
+    assert f"{SECRET}/tls.key" in dict(secrets(features))
+    assert leaks(features) == set()
 
 
 def test_pictures_that_come_again_are_answered_from_the_cache(features: Release) -> None:

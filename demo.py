@@ -7,6 +7,7 @@ which values file describes it.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -14,13 +15,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
 
-from model_tools.console import BadInput, CheckFailed, run
+from cluster import paths
+from cluster.shell import tied
+from model_tools.console import BadInput, CheckFailed, interrupted_by, run
 
 ROOT = Path(__file__).parent
 BUILD = ROOT / "build"
@@ -111,16 +114,15 @@ class Target:
 
     def install(self, needs: tuple[str, ...]) -> Step:
         command: list[str | Path] = [
-            "helm",
-            "upgrade",
-            "--install",
+            BIN / "python",
+            "-m",
+            "charts.install",
             RELEASE,
             BUILD / "chart",
             "--namespace",
             NAMESPACE,
         ]
-        command += ["--create-namespace", "--values", self.values, "--values", self.images]
-        command += ["--rollback-on-failure", "--timeout", INSTALL_TIMEOUT]
+        command += ["--values", self.values, "--values", self.images, "--timeout", INSTALL_TIMEOUT]
         return Step("install", self.reach(*command), needs)
 
 
@@ -163,7 +165,7 @@ class Runner:
         began = time.monotonic()
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [str(word) for word in step.command],
+                tied(step.command),
                 cwd=ROOT,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -180,8 +182,10 @@ class Runner:
         return time.monotonic() - began
 
     def _stop(self) -> None:
+        """As Ctrl-C on a terminal does, which these processes have none of."""
         for process in list(self.running.values()):
-            process.send_signal(signal.SIGINT)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
 
     def clock(self) -> str:
         minutes, seconds = divmod(round(time.monotonic() - self.began), 60)
@@ -202,7 +206,28 @@ class Runner:
 
 def foreground(command: Sequence[str | Path]) -> int:
     """Runs a command that shows its own progress; its exit status."""
-    return subprocess.run([str(word) for word in command], cwd=ROOT, check=False).returncode
+    # In a session of its own Ctrl-C reaches it once, from here, and it can end its load.
+    with subprocess.Popen(tied(command), cwd=ROOT, start_new_session=True) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            os.killpg(process.pid, signal.SIGINT)
+            raise
+
+
+@contextmanager
+def alone(target: Target) -> Iterator[None]:
+    """One demo at a time in this checkout, and on a cluster: they would write the same files and release."""
+    cluster = Path(target.kubeconfig).resolve() if target.kubeconfig else paths.name()
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    with ExitStack() as locks:
+        for place in (ROOT, cluster):
+            name = hashlib.sha256(str(place).encode()).hexdigest()[:12]
+            locks.enter_context(paths.only_one(f"demo-{name}", "`make demo`", say))
+        yield
 
 
 def check(target: Target) -> None:
@@ -227,6 +252,12 @@ def cli(test_e2e: bool, nightly: bool, soak: float | None) -> int:
         raise BadInput("--nightly needs --test-e2e")
     target = Target.from_environment()
     check(target)
+    with alone(target), interrupted_by(signal.SIGTERM, signal.SIGHUP):
+        return demo(target, test_e2e, nightly)
+
+
+def demo(target: Target, test_e2e: bool, nightly: bool) -> int:
+    """The exit status of the first command that fails, or of the tests. Raises CheckFailed."""
     runner = Runner()
     marks = () if nightly else NOT_NIGHTLY
     runner.run(target.preparation(test_e2e and not target.kubeconfig, marks))
@@ -237,7 +268,9 @@ def cli(test_e2e: bool, nightly: bool, soak: float | None) -> int:
         return foreground(target.reach(*test))
     load = BUILD / "load.json"
     # The suite below judges it, with what the server says.
-    status = foreground(target.reach(BIN / "loadtest", "run", *which, "--no-verdict", "--json", load))
+    status = foreground(
+        target.reach(BIN / "loadtest", "run", *which, "--replace", "--no-verdict", "--json", load)
+    )
     if status:
         return status
     suite = (

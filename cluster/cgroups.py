@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -87,6 +88,37 @@ def _members(group: Path) -> list[int]:
         return [int(pid) for pid in (group / "cgroup.procs").read_text().split()]
     except OSError:
         return []
+
+
+def memory_left() -> int:
+    """Bytes that the cluster may still take: of the machine's, and of what its cgroups are limited to."""
+    said = Path("/proc/meminfo").read_text()
+    left = [1024 * _number("MemAvailable:", said)]
+    files = ("memory.max", "memory.current", "file")
+    if not unified():
+        files = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache")
+    memory = FILESYSTEM if unified() else FILESYSTEM / "memory"
+    for group in (memory, memory / paths.name()):
+        with suppress(OSError, ValueError):  # no such group, or its limit is "max"
+            limit, use = (int((group / file).read_text()) for file in files[:2])
+            # The cache of files gives way.
+            left.append(limit - use + _number(files[2], (group / "memory.stat").read_text()))
+    return max(0, min(left))
+
+
+def killed_for_memory() -> int:
+    """How many of the cluster's processes the kernel has ended for want of memory."""
+    count = 0
+    for group in groups():
+        for file in ("memory.oom_control", "memory.events.local"):
+            with suppress(OSError):
+                count += _number("oom_kill", (group / file).read_text())
+    return count
+
+
+def _number(name: str, lines: str) -> int:
+    found = re.search(rf"^{name}\s+(\d+)", lines, re.MULTILINE)
+    return int(found[1]) if found else 0
 
 
 def memory() -> int:

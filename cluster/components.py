@@ -165,8 +165,8 @@ def build(component: Component, go: str) -> Path:
 
 def _build(component: Component, go: str, done: Path) -> None:
     log = paths.cache() / "log" / f"build-{component.name}.log"
-    making = done.with_name(f"{done.name}.making-{os.getpid()}")
-    shutil.rmtree(making, ignore_errors=True)
+    paths.remove_halves(done.parent, f"{component.name}-{'[0-9a-f]' * 12}.making*")
+    making = done.with_name(f"{done.name}.making")
     _download(component, go, log)
     options = ["-tags", component.tags, "-ldflags", component.ldflags()]
     for program, package in component.programs.items():

@@ -9,6 +9,7 @@ import shutil
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from cluster import paths, shell
@@ -16,7 +17,7 @@ from cluster.components import KUBERNETES
 from cluster.control import REPOSITORY, wait_for_socket
 from cluster.node import Node, containerd_config, copy_seed
 from images import base, buildah
-from images.build import Image, build, forget, older
+from images.build import Image, build, forget
 from model_tools.console import BadInput
 
 CONTAINERFILE = paths.REPOSITORY / "images" / "cluster" / "Containerfile"
@@ -52,11 +53,13 @@ def names(tag: str) -> dict[str, list[str]]:
     return {"kubernetes": kubernetes, **{name: [reference(name, tag)] for name in single}}
 
 
-def seed(programs: dict[str, Path], tag: str, values: Path | None = None) -> Path:
+@contextmanager
+def seed(programs: dict[str, Path], tag: str, values: Path | None = None) -> Iterator[Path]:
     """A containerd's folder that holds the cluster's images, made unless the cache has it.
 
-    values: a values file of images.build; the folder then holds its images as well, so that they are
-    imported once and not into every node. Raises BadInput for an image that is not built, StepFailed.
+    While it is used no other process makes one, and so removes this. values: a values file of images.build;
+    the folder then holds its images as well, so that they are imported once and not into every node. Raises
+    BadInput for an image that is not built, StepFailed.
     """
     done = buildah.folder() / f"seed-{tag}"
     with paths.making("seed"):
@@ -66,7 +69,7 @@ def seed(programs: dict[str, Path], tag: str, values: Path | None = None) -> Pat
         if values:
             done = _extended(done, tag, [archive for _, archive in built(values)])
             _keep_seed(done, f"seed-{TAG}-{TAG}")
-    return done
+        yield done
 
 
 def _make_seed(programs: dict[str, Path], tag: str, done: Path) -> None:

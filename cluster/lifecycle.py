@@ -6,13 +6,11 @@ is taken down and made again, which takes a minute and leaves no state that nobo
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -39,24 +37,39 @@ from cluster.progress import Steps
 from model_tools.console import BadInput
 
 T = TypeVar("T")
+# What a cluster needs at least, in bytes: a node with the pods that it has at once; programs, images and what
+# they are made from.
+NODE_DISK = 200 * 2**20
+NODE_MEMORY = 400 * 2**20
+CACHE_DISK = 5 * 2**30
+# So little that whatever fails has probably failed for it.
+LEAST_DISK = 64 * 2**20
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """What fails for want of disk or memory says so, and what to do. Raises StepFailed for OSErrors too."""
+    try:
+        yield
+    except (OSError, shell.StepFailed) as error:
+        said = str(error)
+        if isinstance(error, OSError):
+            said = ": ".join(map(str, filter(None, (error.filename, error.strerror)))) or said
+        raise shell.StepFailed("\n".join([said, *_shortages()])) from error
+
+
+def _shortages() -> Iterator[str]:
+    for folder, variable in ((paths.cache(), "XDG_CACHE_HOME"), (paths.state(), "XDG_STATE_HOME")):
+        if shutil.disk_usage(paths.existing(folder)).free < LEAST_DISK:
+            yield f"the disk of {folder} is full: make room, or name a folder with more in {variable}"
+    if killed := cgroups.killed_for_memory():
+        yield f"the kernel ended {killed} processes of it for want of memory: free some, or have fewer nodes"
 
 
 @contextmanager
 def only_one(steps: Steps) -> Iterator[None]:
     """Lets one `up` or `down` work at a time; the next waits and says so."""
-    file = paths.cache() / "lock" / f"cluster-{paths.name()}"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            steps.say(f"waiting for another `cluster` command (process {lock.read().strip() or '?'})")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        lock.seek(0)
-        lock.truncate()
-        lock.write(str(os.getpid()))
-        lock.flush()
+    with paths.only_one(f"cluster-{paths.name()}", "`cluster` command", steps.say):
         yield
 
 
@@ -66,7 +79,7 @@ def up(workers: int, values: Path | None = None) -> None:
     Raises BadInput, StepFailed.
     """
     preflight.check()
-    with Steps() as steps, only_one(steps):
+    with explained(), Steps() as steps, only_one(steps):
         made = _recorded()
         if made and alive(0):
             if (lost(made.workers) or workers > made.workers) and not made.seed.exists():
@@ -83,10 +96,10 @@ def up(workers: int, values: Path | None = None) -> None:
 def build(with_keda: bool = False) -> None:
     """Makes all that `up`, and maybe `add_keda`, need and the cache can hold. Raises BadInput, StepFailed."""
     preflight.check()
-    with Steps() as steps:
+    with explained(), Steps() as steps:
         programs = _programs(steps)
-        with steps.step("images of the cluster"):
-            images.seed(programs, images.cluster_tag(programs))
+        with steps.step("images of the cluster"), images.seed(programs, images.cluster_tag(programs)):
+            pass
         if with_keda:
             with steps.step("programs and image of keda"):
                 keda.build(preflight.go())
@@ -95,14 +108,19 @@ def build(with_keda: bool = False) -> None:
 def add_keda() -> None:
     """Puts KEDA into the cluster that is up, or sees to it that it is there. Raises BadInput, StepFailed."""
     nodes = require()
-    with Steps() as steps, only_one(steps), steps.step("KEDA, which is built unless the cache has it"):
+    with (
+        explained(),
+        Steps() as steps,
+        only_one(steps),
+        steps.step("KEDA, which is built unless the cache has it"),
+    ):
         keda.install(nodes, preflight.go())
 
 
 def down() -> None:
     """Ends the cluster, whatever state it is in, and removes all of it but the cache."""
     preflight.root()
-    with Steps() as steps, only_one(steps):
+    with explained(), Steps() as steps, only_one(steps):
         _remove(steps)
 
 
@@ -173,6 +191,11 @@ class Made:
     sandbox_image: str
 
     def start(self, each: Node) -> None:
+        """Raises BadInput where the cache has no more of what the cluster was made of."""
+        if not (self.seed.exists() and self.programs.exists()):
+            raise BadInput(
+                f"{paths.cache()} has no more of what this cluster is made of: cluster down, then cluster up"
+            )
         each.start(self.seed, self.programs, self.sandbox_image, volumes.folder())
 
     def write(self) -> None:
@@ -196,18 +219,22 @@ def _recorded() -> Made | None:
 def _create(workers: int, values: Path | None, steps: Steps) -> None:
     if paths.state().exists() or cgroups.processes():
         _remove(steps)
+    nodes = _nodes(workers)
+    preflight.memory(len(nodes) * NODE_MEMORY)
+    preflight.room(paths.state(), len(nodes) * NODE_DISK, "XDG_STATE_HOME")
     programs = _programs(steps)
     tag = images.cluster_tag(programs)
-    with steps.step("images of the cluster"):
-        seed = images.seed(programs, tag, values)
-    paths.keep_address_range()
-    made = Made(workers, seed, programs["kubernetes"], images.reference("pause", tag))
-    nodes = _nodes(workers)
-    with steps.step(f"{len(nodes)} nodes with containerd"):
-        preflight.load_modules()
-        volumes.make_folders()
-        node.start_switch()
-        _each(nodes, made.start)
+    with ExitStack() as using:
+        with steps.step("images of the cluster"):
+            seed = using.enter_context(images.seed(programs, tag, values))
+        paths.keep_address_range()
+        made = Made(workers, seed, programs["kubernetes"], images.reference("pause", tag))
+        with steps.step(f"{len(nodes)} nodes with containerd"):
+            preflight.load_modules()
+            volumes.make_folders()
+            node.start_switch()
+            _each(nodes, made.start)
+    with steps.step("network of the nodes"):
         for each in nodes:
             each.connect(nodes)
         _each(nodes, control.wait_for_socket)
@@ -237,6 +264,9 @@ def _create(workers: int, values: Path | None, steps: Steps) -> None:
 def _programs(steps: Steps) -> dict[str, Path]:
     """Folders of the cluster's programs by component; helm, kubectl and the base image are made meanwhile."""
     go = preflight.go()
+    version = preflight.go_version(go)
+    if not all(components.folder(each, version).exists() for each in components.ALL):
+        preflight.room(paths.cache(), CACHE_DISK, "XDG_CACHE_HOME")
     missing = preflight.missing_packages()
     if missing:
         with steps.step(f"Debian packages: {', '.join(missing)}"):

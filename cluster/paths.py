@@ -5,8 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from model_tools.console import BadInput
@@ -74,6 +75,37 @@ def making(name: str) -> Iterator[None]:
     with (folder / name).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def only_one(name: str, what: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Lets one process at a time do what goes by that name; the next waits and says for what."""
+    folder = cache() / "lock"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / name).open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            say(f"waiting for another {what} (process {lock.read().strip() or '?'})")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        with suppress(OSError):  # no disk left is no reason not to take a cluster down
+            lock.seek(0)
+            lock.truncate()
+            lock.write(str(os.getpid()))
+            lock.flush()
+        yield
+
+
+def remove_halves(folder: Path, pattern: str) -> None:
+    """What processes that were killed in the middle left of a thing. Call it inside `making`."""
+    for left in folder.glob(pattern):
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that there is."""
+    return next(each for each in (folder, *folder.parents) if each.is_dir())
 
 
 def _home(variable: str, default: str) -> Path:

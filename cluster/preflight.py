@@ -9,7 +9,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from cluster import paths, shell
+from cluster import cgroups, paths, shell
 from model_tools.console import BadInput
 
 ELSEWHERE = "; to use a cluster that you have: KUBECONFIG=... make demo"
@@ -41,6 +41,26 @@ def check() -> None:
             f"the embedded cluster needs an x86-64 machine, this is {platform.machine()}{ELSEWHERE}"
         )
     root()
+
+
+def room(folder: Path, least: int, variable: str) -> None:
+    """Raises BadInput where the disk of a folder has less than so many bytes free."""
+    free = shutil.disk_usage(paths.existing(folder)).free
+    if free < least:
+        raise BadInput(
+            f"{folder} has {free / 2**30:.1f} GiB of disk left and the cluster needs {least / 2**30:.1f}:"
+            f" make room, or name a folder with more in {variable}"
+        )
+
+
+def memory(least: int) -> None:
+    """Raises BadInput where the machine, or what cgroups let the cluster take of it, has less left."""
+    left = cgroups.memory_left()
+    if left < least:
+        raise BadInput(
+            f"{left / 2**30:.1f} GiB of memory are left and the cluster needs {least / 2**30:.1f}:"
+            f" end something, or start fewer nodes{ELSEWHERE}"
+        )
 
 
 def root() -> None:
@@ -92,7 +112,8 @@ def _install(packages: list[str], log: Path) -> None:
     get = ["apt-get", "-y", "--no-install-recommends", "--no-remove", "install", *packages]
     try:
         shell.run(get, log, "apt-get install", env=settings)
-    except shell.StepFailed:  # lists that are old or were never fetched
+    except shell.StepFailed:  # lists that are old or were never fetched, or an installation cut short
+        shell.run(["dpkg", "--configure", "-a"], log, "dpkg --configure", env=settings)
         shell.run(["apt-get", "update"], log, "apt-get update", env=settings)
         shell.run(get, log, "apt-get install", env=settings)
 

@@ -68,7 +68,8 @@ def rootfs() -> Path:
     if done.exists():
         return done
     done.parent.mkdir(parents=True, exist_ok=True)
-    making = done.parent / f"making-{os.getpid()}"
+    paths.remove_halves(done.parent, "making*")
+    making = done.parent / "making"
     shell.run(
         [
             "unshare",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -141,10 +140,11 @@ def build(image: Image) -> Path:
     archive = buildah.folder() / f"{image.archive}-{image.tag}.tar"
     with paths.making(f"image-{image.name}"):
         if not archive.exists():
+            paths.remove_halves(buildah.folder(), f"{image.archive}-{'[0-9a-f]' * 12}.making*")
             if image.on:
                 build_in_store(image.on)
             build_in_store(image)
-            making = archive.with_suffix(f".making-{os.getpid()}")
+            making = archive.with_suffix(".making")
             # Not an OCI archive: buildah compresses its layers, and every node would expand them again.
             destination = f"docker-archive:{making}:{image.reference()}"
             buildah.call(image.name, "push", image.reference(), destination)

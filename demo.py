@@ -252,7 +252,7 @@ def cli(test_e2e: bool, nightly: bool, soak: float | None) -> int:
         raise BadInput("--nightly needs --test-e2e")
     target = Target.from_environment()
     check(target)
-    with alone(target), interrupted_by(signal.SIGTERM, signal.SIGHUP):
+    with interrupted_by(signal.SIGTERM, signal.SIGHUP), alone(target):
         return demo(target, test_e2e, nightly)
 
 

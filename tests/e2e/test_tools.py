@@ -1,5 +1,5 @@
-"""`cluster` and `make demo` come through whatever happens to them: they work, or say what to do, and leave nothing
-that the next run trips over.
+"""`cluster` and `make demo` come through whatever happens to them: they work, or say what to do, and leave
+nothing that the next run trips over.
 
 What happens is drawn at random from SEED; INTERRUPTIONS says how often.
 """

@@ -17,7 +17,7 @@ from cluster.components import KUBERNETES
 from cluster.control import REPOSITORY, wait_for_socket
 from cluster.node import Node, containerd_config, copy_seed
 from images import base, buildah
-from images.build import Image, build, forget
+from images.build import Image, build, forget, older
 from model_tools.console import BadInput
 
 CONTAINERFILE = paths.REPOSITORY / "images" / "cluster" / "Containerfile"

@@ -1,7 +1,6 @@
-"""What enforces NetworkPolicies: kube-network-policies on every node, from its own manifest.
+"""What enforces NetworkPolicies: kube-network-policies of the Kubernetes project, on every node.
 
-The kernel asks it about the first packet of every connection that a pod with policies makes or gets; those
-that follow pass. Where it does not run nobody answers, and such pods get no new connections.
+The kernel asks it about the first packet of a connection (Node.policy_rules); those that follow pass.
 """
 
 from __future__ import annotations
@@ -9,12 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from cluster import control
+from cluster.node import POLICY_QUEUE
 
 
 def install(folder: Path, image: str) -> None:
-    """Applies the manifest. folder: of the component's programs; image: a reference. Raises StepFailed."""
+    """Applies its manifest. folder: of the component's programs; image: a reference. Raises StepFailed."""
     name, _, tag = image.rpartition(":")
-    values = {"IMAGE": name, "TAG": tag}
+    values = {"IMAGE": name, "TAG": tag, "QUEUE": str(POLICY_QUEUE)}
     control.apply(control.kustomize(folder / "install", "network-policies.yaml", values))
 
 

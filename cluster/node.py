@@ -18,6 +18,7 @@ from cluster import cgroups, paths, shell
 
 SHARED_FILES = Path(__file__).resolve().parent
 SWITCH = "switch"
+POLICY_QUEUE = 100
 # The ranges for documentation (RFC 5737): one a cluster, where something outside is to reach several.
 NODE_RANGES = {1: "192.0.2", 2: "198.51.100", 3: "203.0.113"}
 
@@ -115,6 +116,24 @@ class Node:
         script = 'for setting; do echo 1 > "/proc/sys/net/$setting"; done'
         settings = ["ipv4/ip_forward", "bridge/bridge-nf-call-iptables"]
         shell.output(self.command("sh", "-c", script, "sh", *settings, namespaces="--net"))
+        shell.output(self.command("sh", "-euc", "\n".join(self.policy_rules()), namespaces="--net"))
+
+    def policy_rules(self) -> list[str]:
+        """Commands that have kube-network-policies asked about the first packet of every connection of a pod,
+        where Services are translated and sources are not yet.
+
+        It sets up the same by itself with nftables, if the kernel has their `queue`; not every one does.
+        """
+        chain = "iptables --wait --table mangle --append POSTROUTING"
+        # Where nobody listens all is open: the cluster goes on.
+        ask = f"--jump NFQUEUE --queue-num {POLICY_QUEUE} --queue-bypass"
+        return [
+            # The node's own processes, the kubelet's probes among them, reach its pods whatever policies say.
+            f"{chain} --match addrtype --src-type LOCAL --jump RETURN",
+            f"{chain} --match conntrack --ctstate ESTABLISHED,RELATED --jump RETURN",
+            f"{chain} --source {self.pods} {ask}",
+            f"{chain} --destination {self.pods} {ask}",
+        ]
 
     def route_to(self, other: Node) -> None:
         """Tells a node that runs the way to the pods of one that came later."""

@@ -33,6 +33,7 @@ VALUES = {
     "ALERTMANAGER_VERSION": "v0.25.0",
     "STATE_IMAGE": "localhost/r/kube-state-metrics:t",
     "IMAGE": "localhost/r/keda",
+    "QUEUE": "100",
 }
 
 

@@ -19,7 +19,7 @@ SIDE = 16
 PICTURE = SIDE * SIDE * 3  # bytes
 CLASSES = 10
 FLOATS = 8
-OPERATOR = "the pod's uid"
+OPERATOR = "the operator's key"
 # Options that LocalTriton sets itself, of this machine and not of the chart.
 OWN = (
     "model-repository", "disable-auto-complete-config", "exit-", "http-address", "http-port", "grpc-address",
@@ -142,7 +142,10 @@ def triton_options(manifests: list[dict[str, Any]]) -> list[str]:
     pod = pods(manifests)["Deployment inference-system-triton"]["spec"]
     (triton,) = (each for each in pod["containers"] if each["name"] == "triton")
     given = [word for word in triton["args"] if word.startswith("--") and not word[2:].startswith(OWN)]
-    return [word.replace("$(POD_UID)", OPERATOR) for word in given]
+    # The pod's shell makes the key and adds these two, with what stands before the server's name.
+    closed = triton["args"][triton["args"].index("tritonserver") - 1]
+    closing = ("http-restricted-api", "grpc-restricted-protocol")
+    return [*given, *(f"--{option}={closed}:operator={OPERATOR}" for option in closing)]
 
 
 def write_repository(folder: Path, configs: dict[str, str]) -> None:

@@ -253,10 +253,10 @@ def cli(test_e2e: bool, nightly: bool, soak: float | None) -> int:
     target = Target.from_environment()
     check(target)
     with interrupted_by(signal.SIGTERM, signal.SIGHUP), alone(target):
-        return demo(target, test_e2e, nightly)
+        return demo(target, test_e2e, nightly, soak)
 
 
-def demo(target: Target, test_e2e: bool, nightly: bool) -> int:
+def demo(target: Target, test_e2e: bool, nightly: bool, soak: float | None) -> int:
     """The exit status of the first command that fails, or of the tests. Raises CheckFailed."""
     runner = Runner()
     marks = () if nightly else NOT_NIGHTLY

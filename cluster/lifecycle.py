@@ -332,7 +332,8 @@ def _seeded(made: Made, values: Path | None, steps: Steps) -> Made:
     """The same cluster with images for new nodes, which the cache has forgotten meanwhile."""
     programs = _programs(steps)
     with steps.step("images of the cluster"):
-        return replace(made, seed=images.seed(programs, images.cluster_tag(programs), values))
+        with images.seed(programs, images.cluster_tag(programs), values) as seed:
+            return replace(made, seed=seed)
 
 
 def _add(each: Node, others: list[Node], made: Made) -> None:

@@ -331,9 +331,9 @@ def _heal(made: Made, workers: int, steps: Steps) -> None:
 def _seeded(made: Made, values: Path | None, steps: Steps) -> Made:
     """The same cluster with images for new nodes, which the cache has forgotten meanwhile."""
     programs = _programs(steps)
-    with steps.step("images of the cluster"):
-        with images.seed(programs, images.cluster_tag(programs), values) as seed:
-            return replace(made, seed=seed)
+    tag = images.cluster_tag(programs)
+    with steps.step("images of the cluster"), images.seed(programs, tag, values) as seed:
+        return replace(made, seed=seed)
 
 
 def _add(each: Node, others: list[Node], made: Made) -> None:

@@ -44,8 +44,14 @@ def secrets(release: Release) -> Iterator[tuple[str, str]]:
 
 
 def tritons(release: Release) -> list[str]:
+    """Its pods that are ready."""
     selector = f"app.kubernetes.io/instance={release.name},app.kubernetes.io/component=triton"
-    return [pod["metadata"]["name"] for pod in listed(release.namespace, "pods", f"--selector={selector}")]
+    return [
+        pod["metadata"]["name"]
+        for pod in listed(release.namespace, "pods", f"--selector={selector}")
+        if {"Ready": "True"}.items()
+        <= {each["type"]: each["status"] for each in pod["status"].get("conditions", [])}.items()
+    ]
 
 
 def told(release: Release) -> Iterator[tuple[str, str]]:

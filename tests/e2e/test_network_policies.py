@@ -243,6 +243,14 @@ def place(nodes: list[Node]) -> Iterator[Place]:
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {"place": kind}}}
         for kind, name in namespaces.items()
     ]
+    control.apply(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+    for namespace in namespaces.values():
+        # Pods are refused until the account that they run as is there.
+        control.kubectl(
+            "wait", "serviceaccount/default", "--for=create", "--namespace", namespace, "--timeout=60s",
+            timeout=70,
+        )  # fmt: skip
+    objects = []
     homes = {name: namespaces["home" if name in ("server", "near", "far") else "other"] for name in LABELS}
     for name, role in LABELS.items():
         node = nodes[-1] if name in ("far", "stranger") else nodes[-2]

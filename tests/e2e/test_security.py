@@ -127,6 +127,9 @@ def outsider(release: Release) -> Iterator[str]:
     name = f"outsider-{uuid.uuid4().hex[:8]}"
     assert kubectl("create", "namespace", name, namespace=name).returncode == 0
     try:
+        # Pods are refused until the account that they run as is there.
+        made = kubectl("wait", "serviceaccount/default", "--for=create", "--timeout=60s", namespace=name)
+        assert made.returncode == 0, made.stderr
         serve = "import socketserver as s; s.TCPServer(('', 8000), s.BaseRequestHandler).serve_forever()"
         start(release, name, "outsider", {}, ["/opt/venv/bin/python", "-c", serve])
         yield name

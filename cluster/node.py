@@ -106,7 +106,7 @@ class Node:
             f"link add {self.name} type veth peer name eth0 netns {pid}",
             f"link set {self.name} master bridge up",
             # So that the switch can refuse a pod that asks it for a name.
-            f"route add {self.pods} via {self.address}",
+            f"route replace {self.pods} via {self.address}",
         ])  # fmt: skip
         _ip(pid, [
             "link set lo up",

@@ -99,11 +99,14 @@ class Node:
     def connect(self, others: list[Node]) -> None:
         """Plugs the node into the switch and tells it the way to the other nodes' pods."""
         switch, pid = switch_pid(), self.pid()
+        # The cable of a node that was lost outlives it for a while.
+        unplug = ["nsenter", "--target", str(switch), "--net", "--", "ip", "link", "delete", self.name]
+        subprocess.run(unplug, capture_output=True, check=False)
         _ip(switch, [
             f"link add {self.name} type veth peer name eth0 netns {pid}",
             f"link set {self.name} master bridge up",
             # So that the switch can refuse a pod that asks it for a name.
-            f"route add {self.pods} via {self.address}",
+            f"route replace {self.pods} via {self.address}",
         ])  # fmt: skip
         _ip(pid, [
             "link set lo up",

@@ -77,7 +77,7 @@ def test_counts_are_of_whole_spans() -> None:
 
 
 def test_the_processors_time_of_a_group_has_its_childrens_too() -> None:
-    spin = "while time.process_time() < 0.3: pass\n time.sleep(60)"
+    spin = "while time.process_time() < 0.5: pass\n time.sleep(60)"
     busy = f"import os, time\nif os.fork(): os.wait()\nelse:\n {spin}"
     with subprocess.Popen([sys.executable, "-c", busy], start_new_session=True) as process:
         try:
@@ -85,5 +85,6 @@ def test_the_processors_time_of_a_group_has_its_childrens_too() -> None:
             while (used := processor_seconds(process.pid)) < 0.3:
                 assert process.poll() is None
                 assert time.monotonic() < deadline, f"{used} s"
+                time.sleep(0.05)
         finally:
             os.killpg(process.pid, 9)

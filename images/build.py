@@ -13,6 +13,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -165,14 +166,19 @@ def older(archives: Iterable[Path], kept: int = KEPT) -> list[Path]:
 
 
 def forget(name: str, archives: list[Path]) -> None:
-    """Removes archives of an image, and what only they need from buildah's store. Raises StepFailed."""
+    """Removes archives of an image, and what only they need from buildah's store.
+
+    What another build uses at the time, or one that was killed left in use, stays until a later call.
+    """
     for archive in archives:
         tag = archive.stem.removeprefix(f"{name}-")
         if buildah.exists(f"{REGISTRY}/{name}:{tag}"):
-            buildah.call(name, "rmi", "--force", f"{REGISTRY}/{name}:{tag}")
+            with suppress(shell.StepFailed):
+                buildah.call(name, "rmi", "--force", f"{REGISTRY}/{name}:{tag}")
         archive.unlink()
     if archives:
-        buildah.call(name, "rmi", "--prune")
+        with suppress(shell.StepFailed):
+            buildah.call(name, "rmi", "--prune")
 
 
 def build_in_store(image: Image) -> None:

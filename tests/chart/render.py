@@ -79,6 +79,12 @@ def setting(path: str, value: Any) -> dict[str, Any]:
     return dict(value)
 
 
+def layers(file: Path) -> list[dict[str, Any]]:
+    """A file of values/, and what it is laid over: no ladder for CPUs and no region is whole by itself."""
+    under = {"cpu": "local.yaml", "regions": "fleet.yaml"}.get(file.parent.name)
+    return [load(ROOT / "values" / under), load(file)] if under else [load(file)]
+
+
 def load(file: Path) -> dict[str, Any]:
     return dict(yaml.safe_load(file.read_text()))
 

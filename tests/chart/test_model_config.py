@@ -16,9 +16,9 @@ from model_tools.config import ModelConfig
 from model_tools.console import BadInput
 from model_tools.values import models
 
-from .render import IMAGES, ROOT, Refused, chart, load, merge, only, render_chart, render_files
+from .render import IMAGES, ROOT, Refused, chart, layers, merge, only, render_chart, render_files
 
-FILES = sorted((ROOT / "values").rglob("*.yaml"))
+FILES = sorted({*(ROOT / "values").rglob("*.yaml")} - {ROOT / "values" / "fleet.yaml"})  # laid under regions
 
 COUNTS = st.integers(min_value=-1, max_value=64)
 TENSORS = st.fixed_dictionaries(
@@ -143,7 +143,7 @@ def charts_message(model: dict[str, Any]) -> Any:
 
 @pytest.mark.parametrize("file", [None, *FILES], ids=lambda file: "defaults" if file is None else file.stem)
 def test_chart_and_model_tools_agree_on_a_values_file(file: Path | None) -> None:
-    values = merge(chart().values, IMAGES, load(file) if file else {})
+    values = merge(chart().values, IMAGES, *(layers(file) if file else []))
     configurations = only(render_chart(values), "ConfigMap", "-model-config")["data"]
     for path, model in models(values).items():
         given = parse(configurations[f"{model['name']}.pbtxt"])

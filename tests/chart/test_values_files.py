@@ -12,7 +12,7 @@ from tritonclient.grpc import model_config_pb2
 
 from charts.package import CHART
 
-from .render import IMAGES, ROOT, Refused, chart, load, merge, only, pods, render_chart
+from .render import IMAGES, ROOT, Refused, chart, layers, load, merge, only, pods, render_chart
 
 FILES = sorted((ROOT / "values").rglob("*.yaml"))
 FLEET = ROOT / "values" / "fleet.yaml"
@@ -46,8 +46,7 @@ def test_there_are_values_files() -> None:
 
 @pytest.mark.parametrize("file", sorted({*FILES} - {FLEET}), ids=lambda file: str(file.relative_to(ROOT)))
 def test_values_file_renders_valid_objects(file: Path) -> None:
-    under = [ROOT / "values" / "local.yaml"] if file.parent.name == "cpu" else []
-    assert only(render_chart(*under, file), "Deployment", "-triton")
+    assert only(render_chart(*layers(file)), "Deployment", "-triton")
 
 
 @pytest.mark.parametrize("values", VARIANTS.values(), ids=VARIANTS.keys())

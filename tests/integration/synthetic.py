@@ -127,8 +127,11 @@ def _of_release(
             for outcome, rate in (("success", 200.0), ("UNAVAILABLE", 0.5)):
                 labels = {**release.job("loadtest"), "protocol": protocol, "outcome": outcome}
                 yield from _histogram(name, labels, counter(now, rate), 0.03 if protocol == "grpc" else 0.04)
-    elif name == "loadtest_users":
-        yield name, release.job("loadtest"), 32.0
+    elif name == "loadtest_schedule_lag_seconds":
+        yield from _histogram(name, release.job("loadtest"), counter(now, 401), 0.002)
+    elif name.startswith("loadtest_"):
+        value = {"loadtest_users": 32.0, "loadtest_offered_total": counter(now, 401), "loadtest_in_flight": 9.0}
+        yield name, release.job("loadtest"), value[name]
     elif (
         place != 1
     ):  # kube-state-metrics and kubelets are one cluster's: the regions of one namespace share them

@@ -148,7 +148,7 @@ def test_bf16_is_used_where_the_processor_has_it_and_said_where_not(small: Path)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["compute"] == ("bf16" if there else "fp32")
     assert ("this processor has no BF16" in result.stderr) != there
-    assert refused("evaluate", small, "--compute", "bf16").startswith("--compute: ONNX Runtime computes")
+    assert refused("evaluate", small, "--compute", "bf16").startswith("--compute: onnxruntime computes")
 
 
 def test_a_damaged_model_fails_its_gate_and_is_served_on_demand_only(

@@ -15,12 +15,13 @@ demo: env ## Cluster (unless KUBECONFIG is set), images, model, install, load, S
 	@$(BIN)/python -m demo
 
 test: env ## Unit, chart and integration tests: no root and no cluster needed
-	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile tests/integration tests/chart tests/unit $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile -m "not nightly" tests/integration tests/chart tests/unit $(PYTEST_ARGS)
 
 test-e2e: env ## End-to-end tests on $KUBECONFIG, or on the embedded cluster
 	@$(BIN)/python -m demo --test-e2e
 
 test-nightly: env ## All of test-e2e, and the tests that are too long for every change
+	@$(BIN)/python -m pytest -m nightly tests/integration tests/unit
 	@$(BIN)/python -m demo --test-e2e --nightly
 
 test-regions: env ## Routing between two regions, on two embedded clusters that it takes down afterwards

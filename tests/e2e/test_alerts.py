@@ -25,7 +25,7 @@ TIMEOUT = 180
 # Scrape, evaluation, a `for` of a minute, and a busy machine on top.
 SOON = 240.0
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,8 @@ from model_tools.kube import Release, api_session, service_session
 
 from .helm import Helm, merged
 
+pytestmark = pytest.mark.nightly
+
 NAMESPACE = "autoscaled-by-test"
 NAME = "autoscaled"
 SCALER = f"{NAME}-inference-system-triton"  # the Deployment's name, and the ScaledObject's

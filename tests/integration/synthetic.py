@@ -130,7 +130,11 @@ def _of_release(
     elif name == "loadtest_schedule_lag_seconds":
         yield from _histogram(name, release.job("loadtest"), counter(now, 401), 0.002)
     elif name.startswith("loadtest_"):
-        value = {"loadtest_users": 32.0, "loadtest_offered_total": counter(now, 401), "loadtest_in_flight": 9.0}
+        value = {
+            "loadtest_users": 32.0,
+            "loadtest_offered_total": counter(now, 401),
+            "loadtest_in_flight": 9.0,
+        }
         yield name, release.job("loadtest"), value[name]
     elif (
         place != 1

@@ -29,6 +29,8 @@ from model_tools.console import CheckFailed
 from model_tools.serve import LocalTriton
 from model_tools.values import Values
 
+pytestmark = pytest.mark.nightly
+
 WORKERS = 2
 RATE = 40.0
 QUEUE = 0.5  # seconds that the model waits for more requests

@@ -29,7 +29,7 @@ from .record import Row
 from .sender import Sent, sending, stream
 from .service import DEPLOYMENT, NAMESPACE, VALUES, Service, config_map, run, until
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(900)]
 
 RATE = 10.0  # requests a second over each protocol: a tenth of what a pod can answer
 BEFORE, AFTER = 5, 10  # seconds of load around all that a test does

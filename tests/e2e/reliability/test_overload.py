@@ -19,7 +19,7 @@ from .service import CAPACITY, OBJECTIVE, Service
 from .test_faults import counts
 from .usage import watched
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(600)]
 
 REFUSALS = ("UNAVAILABLE", "503")
 CALM = 15.0  # seconds of half the capacity after the overload

@@ -114,6 +114,7 @@ def successes(report: dict[str, Any]) -> dict[float, int]:
     return dict(report["protocols"]["grpc"]["times"]["success"])
 
 
+@pytest.mark.nightly  # compares times of two loads at once: a busy machine decides
 def test_a_stall_of_a_second_is_seen_by_every_request_that_was_due_in_it() -> None:
     """Coordinated omission: the closed loop's p99 hides what the open loop's shows, at one server."""
     with serving() as (server, address), ThreadPoolExecutor(1) as other:

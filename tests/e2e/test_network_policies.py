@@ -24,6 +24,7 @@ from cluster.node import Node, pod_network
 from model_tools.console import BadInput
 
 pytestmark = [
+    pytest.mark.nightly,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
     pytest.mark.skipif(
         os.environ.get("KUBECONFIG", str(paths.kubeconfig())) != str(paths.kubeconfig()),

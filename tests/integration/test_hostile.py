@@ -99,7 +99,8 @@ KILLERS = {
 @pytest.mark.parametrize("name", KILLERS)
 def test_what_ends_triton_does_not_reach_it(stack: Stack, name: str) -> None:
     data, status = KILLERS[name]
-    assert send(stack, HttpCase(name, data, "half")) == status
+    # Who is still sending may find the connection closed before it has read why.
+    assert send(stack, HttpCase(name, data, "half")) in (status, "closed")
     assert stack.alive()
 
 

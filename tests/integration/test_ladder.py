@@ -34,6 +34,7 @@ def model_tools(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
 
 
+@pytest.mark.nightly  # compares rates of two servers: a busy machine decides
 def test_a_ladder_is_climbed_on_real_servers_and_measured_once(
     small: Path, values: Path, tmp_path: Path
 ) -> None:

@@ -25,10 +25,10 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
+from model_tools.engine.cache import RECORD, Damaged, parsed
 from model_tools.engine.key import Key
 from model_tools.stores import reason, store
 
-ENGINE_RECORD = "engine.json"
 BEAT, STALE, POLL = 10.0, 60.0, 2.0  # seconds
 
 
@@ -48,11 +48,9 @@ class Bucket:
 
         "" says that there is none.
         """
-        from model_tools.engine.cache import Damaged, parsed
-
         aside = output.with_name(f".{output.name}.taking")
         try:
-            record = parsed(self._system.cat_file(f"{self._entry}/{ENGINE_RECORD}"))
+            record = parsed(self._system.cat_file(f"{self._entry}/{RECORD}"))
         except FileNotFoundError:
             return ""
         except Damaged as error:
@@ -145,7 +143,7 @@ class Bucket:
         try:
             self._system.put_file(str(engine), f"{self._entry}/{record['sha256']}")
             content = json.dumps(record, indent=2) + "\n"
-            self._system.pipe_file(f"{self._entry}/{ENGINE_RECORD}", content.encode())
+            self._system.pipe_file(f"{self._entry}/{RECORD}", content.encode())
             return True
         except Exception as error:  # every store raises its own
             self._say(f"warning: {self._url}: can't keep the engine ({reason(error)}), so each pod builds")
@@ -153,7 +151,7 @@ class Bucket:
 
 
 def _exists(error: Exception) -> bool:
-    """Whether a store says in its own words that the object is there: HTTP 409 or 412."""
-    text = f"{getattr(error, 'code', '')} {error}"
-    return any(word in text for word in ("412", "409", "PreconditionFailed", "ConditionalRequestConflict",
-                                         "pre-conditions", "conditionNotMet"))  # fmt: skip
+    """Whether a store says in its own way that the object is there: HTTP 409 or 412, which gcsfs keeps in
+    `code`, or S3's names of them. A bare number in the text would be found in keys as well."""
+    named = any(name in str(error) for name in ("PreconditionFailed", "ConditionalRequestConflict"))
+    return named or str(getattr(error, "code", "")) in ("409", "412")

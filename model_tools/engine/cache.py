@@ -29,11 +29,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from model_tools.console import CheckFailed
-from model_tools.engine.bucket import Bucket
 from model_tools.engine.key import Key
+
+if TYPE_CHECKING:
+    from model_tools.engine.bucket import Bucket
 
 ENGINE, RECORD, USED = "engine", "engine.json", "used"
 _CHUNK = 1 << 20
@@ -91,7 +93,13 @@ def obtain(
     if cache is None:
         record = _build(build, key, output)
         return Result(False, record["seconds"], False, record)
-    store = Folder(cache, key, say) if isinstance(cache, Path) else Bucket(cache, key, say)
+    store: Folder | Bucket
+    if isinstance(cache, Path):
+        store = Folder(cache, key, say)
+    else:
+        from model_tools.engine.bucket import Bucket
+
+        store = Bucket(cache, key, say)
     if store.take(output) is None:
         return Result(True, 0.0, True, store.record)
     with store.locked(wait) as writable:

@@ -106,8 +106,13 @@ def _tensorrt(model: bytes, outputs: list[str], graph: str) -> Loaded:
         source.write_bytes(model)
         # Faster kernels would answer the same, and take minutes to find.
         maker.build(source, Limits(graph, BATCH, (BATCH,), level=2), plan)
-        run = engine(plan)
-    return Loaded(lambda batch: [run(batch)[name] for name in outputs], maker.version(), graph)
+        infer = engine(plan)
+
+    def run(batch: Any) -> list[Any]:
+        answers = infer(batch)
+        return [answers[name] for name in outputs]
+
+    return Loaded(run, maker.version(), graph)
 
 
 def engine(plan: Path) -> Callable[[Any], dict[str, Any]]:

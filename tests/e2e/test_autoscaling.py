@@ -11,7 +11,7 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from loadtest.run import Settings, wait_for_workers
 from model_tools.kube import Release, api_session, service_session
 
 from .helm import Helm, merged
+from .waiting import until
 
 pytestmark = pytest.mark.nightly
 
@@ -113,13 +114,6 @@ def done(*arguments: str, given: object = None) -> str:
     ended = kubectl(*arguments, given=given)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
-
-
-def until(condition: Callable[[], bool], what: str, timeout: float) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {timeout:.0f} s"
-        time.sleep(1)
 
 
 def scaler_sees() -> bool:

@@ -24,12 +24,10 @@ from cluster import cgroups, control, lifecycle, node, paths
 from cluster.components import KUBERNETES
 from cluster.node import Node
 
+from .embedded import EMBEDDED
+
 pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-    pytest.mark.skipif(
-        os.environ.get("KUBECONFIG", str(paths.kubeconfig())) != str(paths.kubeconfig()),
-        reason="KUBECONFIG names another cluster",
-    ),
+    *EMBEDDED,
     pytest.mark.timeout(900),
 ]
 # An image that every node has, and that has a shell.

@@ -7,7 +7,6 @@ connection counts as let through when the answer came back.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import time
 import uuid
@@ -18,18 +17,16 @@ from typing import Any
 
 import pytest
 
-from cluster import control, lifecycle, paths
+from cluster import control, lifecycle
 from cluster.components import KUBERNETES
 from cluster.node import Node, pod_network
 from model_tools.console import BadInput
 
+from .embedded import EMBEDDED
+
 pytestmark = [
     pytest.mark.nightly,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-    pytest.mark.skipif(
-        os.environ.get("KUBECONFIG", str(paths.kubeconfig())) != str(paths.kubeconfig()),
-        reason="KUBECONFIG names another cluster",
-    ),
+    *EMBEDDED,
     pytest.mark.timeout(600),
 ]
 # An image that every node has; it has perl.

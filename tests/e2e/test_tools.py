@@ -23,15 +23,12 @@ import pytest
 
 from cluster import cgroups, lifecycle, paths
 
+from .embedded import EMBEDDED
 from .test_cluster import NOTHING, command, trace
 
 pytestmark = [
     pytest.mark.nightly,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-    pytest.mark.skipif(
-        os.environ.get("KUBECONFIG", str(paths.kubeconfig())) != str(paths.kubeconfig()),
-        reason="KUBECONFIG names another cluster",
-    ),
+    *EMBEDDED,
     pytest.mark.timeout(3 * 3600),
 ]
 SEED = int(os.environ.get("SEED", "20"))

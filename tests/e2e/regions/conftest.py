@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from ..waiting import until
 from . import edge, endpoints, fleet, gateway, load
 from .edge import Balancer, Cables, Pods
 from .fleet import DEFINITIONS, NAMESPACE, REPORT, TOXIPROXY, Region, geography
@@ -60,9 +61,7 @@ class World:
     def wait_for_pods(self, name: str) -> None:
         """Until the load balancer has the pods that run."""
         known, running = self.controllers[name], self.regions[name].pods
-        edge.wait_for(
-            lambda: known.ready and known.ready == {*running().values()}, f"pods of {name}", 120, 0.5
-        )
+        until(lambda: known.ready and known.ready == {*running().values()}, f"pods of {name}", 120, 0.5)
 
 
 def plug(cables: Cables, region: Region) -> None:

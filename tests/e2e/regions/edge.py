@@ -18,18 +18,12 @@ from typing import IO, Any
 
 import requests
 
+from ..waiting import until
 from .gateway import Backend
 from .haproxy import SLOTS, Control, Geography, configuration, pool, server
 
 TOXIPROXY = "http://127.0.0.1:8474"
 PATIENCE = 30.0  # seconds for a process to be ready
-
-
-def wait_for(condition: Callable[[], Any], what: str, timeout: float, every: float = 0.2) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {timeout:g} s"
-        time.sleep(every)
 
 
 class Ways:
@@ -119,8 +113,8 @@ class Pods:
 
     def tidy(self, everything: bool = False) -> None:
         """Closes the ways to pods that have drained."""
-        for pod, (slot, until) in list(self.leaving.items()):
-            if everything or time.monotonic() > until:
+        for pod, (slot, end) in list(self.leaving.items()):
+            if everything or time.monotonic() > end:
                 self._forget(pod, slot)
 
     def _forget(self, pod: str, slot: int) -> None:
@@ -221,9 +215,9 @@ def balancer(
     config.write_text(configuration(backends, geography, certificate, control.path))
     with ExitStack() as stack:
         stack.enter_context(_process([str(toxiproxy)], folder / "toxiproxy.log"))
-        wait_for(ways.ready, "toxiproxy", PATIENCE)
+        until(ways.ready, "toxiproxy", PATIENCE)
         stack.enter_context(_process(["haproxy", "-db", "-f", str(config)], log))
-        wait_for(control.path.exists, "HAProxy", PATIENCE)
+        until(control.path.exists, "HAProxy", PATIENCE)
         monitor = stack.enter_context(_process(["ip", "-o", "monitor", "link"], None))
         assert monitor.stdout
         cables.reachable = ways.reachable

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .edge import wait_for
+from ..waiting import until
 from .fleet import ROOT
 from .haproxy import PORT, Geography
 
@@ -108,7 +108,7 @@ class Load:
             }
             return len(zones) == len(self.files) * len(self.protocols)
 
-        wait_for(answered, "answers in every zone over every protocol", 60, SLICE)
+        until(answered, "answers in every zone over every protocol", 60, SLICE)
         return began
 
     def served_by(self, zone: str, region: str, since: float, timeout: float) -> float:
@@ -122,7 +122,7 @@ class Load:
             seen = {(each.protocol, each.region) for each in latest()}
             return seen == {(protocol, region) for protocol in self.protocols.values()}
 
-        wait_for(settled, f"{zone} served by {region}", timeout, SLICE)
+        until(settled, f"{zone} served by {region}", timeout, SLICE)
         others = [each.at for each in self.answers(zone, since) if each.region != region]
         return min(each.at for each in self.answers(zone, max([since, *others])) if each.region == region)
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from ..waiting import until
 from .conftest import World
-from .edge import wait_for
 from .load import Load, Request, median_seconds
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(1200)]
@@ -48,7 +48,7 @@ def test_the_regions_own_counters_say_the_same(world: World) -> None:
     answers = load.answers()
     for name in world.regions:
         expected = before[name] + sum(each.region == name for each in answers)
-        wait_for(partial(counted, world, name, expected), f"{expected} answers of {name}", 60, 1)
+        until(partial(counted, world, name, expected), f"{expected} answers of {name}", 60, 1)
         assert settled(world, name) == expected
 
 
@@ -164,7 +164,7 @@ def meanwhile(act: Callable[[], None], condition: Callable[[], bool]) -> None:
     """Acts, and returns once that has ended and the condition holds."""
     thread = threading.Thread(target=act)
     thread.start()
-    wait_for(condition, "the end of the region", 60, 0.05)
+    until(condition, "the end of the region", 60, 0.05)
     thread.join(120)
     assert not thread.is_alive()
 
@@ -183,7 +183,7 @@ def settled(world: World, name: str) -> int:
             last, since = now, time.monotonic()
         return time.monotonic() - since > 3 * SCRAPE
 
-    wait_for(unchanged, f"no more answers of {name}", 120, 1)
+    until(unchanged, f"no more answers of {name}", 120, 1)
     return last
 
 

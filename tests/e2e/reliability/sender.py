@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..volumes import tools_image
-from .service import FULLNAME, NAMESPACE, Service, restricted, run, until
+from ..waiting import until
+from .service import FULLNAME, NAMESPACE, Service, restricted, run
 
 POD = "sender"
 MOST = 3600  # seconds that a load goes on if nobody stops it

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from model_tools.kube import Release, service_session
 
 from ..helm import Helm, kubectl, merged
 from ..volumes import tools_image
+from ..waiting import until
 
 NAMESPACE = "reliability-of-test"
 NAME = "reliable"
@@ -74,13 +74,6 @@ def run(*arguments: str, given: object = None) -> str:
     ended = kubectl(*arguments, namespace=NAMESPACE, given=None if given is None else json.dumps(given))
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
-
-
-def until(condition: Callable[[], bool], what: str, timeout: float) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {timeout:.0f} s"
-        time.sleep(0.5)
 
 
 @dataclass(frozen=True)

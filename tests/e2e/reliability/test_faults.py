@@ -24,10 +24,11 @@ from cluster import control, shell, volumes
 from cluster.control import CONTROL_PLANE
 
 from ..helm import kubectl
+from ..waiting import until
 from . import node as harm
 from .record import Row
 from .sender import Sent, sending, stream
-from .service import DEPLOYMENT, NAMESPACE, VALUES, Service, config_map, run, until
+from .service import DEPLOYMENT, NAMESPACE, VALUES, Service, config_map, run
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(900)]
 
@@ -85,62 +86,54 @@ class Fault:
         return int(2 * RATE * self.for_seconds * self.share)
 
 
-def kill_triton(scene: Scene) -> None:
-    before = scene.service.restarts()[scene.name]
-    os.kill(harm.triton(scene.pod), signal.SIGKILL)
-    until(lambda: scene.service.restarts()[scene.name] == before + 1, "Triton's restart", 60)
-    scene.whole(120)
+def kill(process: Callable[[Any], int]) -> Callable[[Scene], None]:
+    """Ends a process of the pod, and with it Triton."""
+
+    def harmed(scene: Scene) -> None:
+        before = scene.service.restarts()[scene.name]
+        os.kill(process(scene.pod), signal.SIGKILL)
+        until(lambda: scene.service.restarts()[scene.name] == before + 1, "Triton's restart", 60)
+        scene.whole(120)
+
+    return harmed
 
 
-def kill_an_instance(scene: Scene) -> None:
-    before = scene.service.restarts()[scene.name]
-    os.kill(harm.stubs(scene.pod)[0], signal.SIGKILL)
-    until(lambda: scene.service.restarts()[scene.name] == before + 1, "Triton's restart", 60)
-    scene.whole(120)
+def stop(process: Callable[[Any], int]) -> Callable[[Scene], None]:
+    """Until the kubelet, two minutes later, starts Triton anew: no process can tell that one stands still."""
+
+    def harmed(scene: Scene) -> None:
+        before = scene.service.restarts()[scene.name]
+        with harm.stopped(process(scene.pod)):
+            until(lambda: scene.service.ready() < 2, "a pod that is not ready", NOTICED)
+            scene.notes["not ready after, s"] = scene.since()
+            until(lambda: scene.service.restarts()[scene.name] > before, "Triton's restart", 300)
+        scene.whole(120)
+
+    return harmed
 
 
-def run_out_of_memory(scene: Scene) -> None:
-    """The model's own doing: it takes ever more, until the kernel ends it at the container's limit."""
-    before = scene.service.restarts()[scene.name]
-    in_triton(scene, "touch", "/tmp/leak")
-    # /tmp outlives the container: one that starts would leak again.
-    until(lambda: not harm.in_pod(scene.pod, "tritonserver"), "Triton's end", 120)
-    until(lambda: scene.service.restarts()[scene.name] > before, "Triton's restart", 60)
-    until(lambda: in_triton(scene, "rm", "-f", "/tmp/leak"), "the leak's end", 60)
-    scene.whole(180)
+def ask_the_model(to: str, ends_within: float, whole_within: float) -> Callable[[Scene], None]:
+    """The model's own doing, on a file that it finds: to `leak` memory, or to `hang` within a batch."""
+
+    def harmed(scene: Scene) -> None:
+        before = scene.service.restarts()[scene.name]
+        in_triton(scene, "touch", f"/tmp/{to}")
+        # /tmp outlives the container: one that starts would do it again.
+        until(lambda: not harm.in_pod(scene.pod, "tritonserver"), "Triton's end", ends_within)
+        until(lambda: scene.service.restarts()[scene.name] > before, "Triton's restart", 60)
+        until(lambda: in_triton(scene, "rm", "-f", f"/tmp/{to}"), f"the {to}'s end", 60)
+        scene.whole(whole_within)
+
+    return harmed
 
 
-def hang_in_a_batch(scene: Scene) -> None:
-    before = scene.service.restarts()[scene.name]
-    in_triton(scene, "touch", "/tmp/hang")
-    until(lambda: not harm.in_pod(scene.pod, "tritonserver"), "Triton's end", 60)
-    until(lambda: scene.service.restarts()[scene.name] > before, "Triton's restart", 60)
-    until(lambda: in_triton(scene, "rm", "-f", "/tmp/hang"), "the hang's end", 60)
-    scene.whole(120)
+def an_instance(pod: Any) -> int:
+    return harm.stubs(pod)[0]
 
 
 def in_triton(scene: Scene, *command: str) -> bool:
     arguments = ("exec", scene.name, "--container", "triton", "--", *command)
     return kubectl(*arguments, namespace=NAMESPACE).returncode == 0
-
-
-def stop_an_instance(scene: Scene) -> None:
-    """Until the kubelet, two minutes later, starts Triton anew: no process can tell that it stands still."""
-    before = scene.service.restarts()[scene.name]
-    with harm.stopped(harm.stubs(scene.pod)[0]):
-        until(lambda: scene.service.ready() < 2, "a pod that is not ready", NOTICED)
-        scene.notes["not ready after, s"] = scene.since()
-        until(lambda: scene.service.restarts()[scene.name] > before, "Triton's restart", 300)
-    scene.whole(120)
-
-
-def stop_triton(scene: Scene) -> None:
-    before = scene.service.restarts()[scene.name]
-    with harm.stopped(harm.triton(scene.pod)):
-        until(lambda: scene.service.ready() < 2, "a pod that is not ready", NOTICED)
-        scene.notes["not ready after, s"] = scene.since()
-        until(lambda: scene.service.restarts()[scene.name] > before, "Triton's restart", 300)
-    scene.whole(120)
 
 
 def lose_a_node(scene: Scene) -> None:
@@ -302,7 +295,7 @@ FAULTS = [
         "SIGKILL to Triton in one pod",
         "the other pod takes over",
         "what was in the pod, and what reaches it until its endpoint is gone",
-        kill_triton,
+        kill(harm.triton),
         for_seconds=TOLD,
         share=0.6,
     ),
@@ -311,7 +304,7 @@ FAULTS = [
         "a model leaks until the kernel ends it at the memory limit",
         "as for Triton killed",
         "what was in the pod, and what reaches it until its endpoint is gone",
-        run_out_of_memory,
+        ask_the_model("leak", 120, 180),
         for_seconds=60,  # of a leak that pages in what it takes
         share=0.2,
         nightly=True,
@@ -321,7 +314,7 @@ FAULTS = [
         "SIGKILL to the process of one model instance",
         "Triton starts anew, instead of failing what it gives to that instance for ever",
         "the batch in the instance; then as for Triton killed",
-        kill_an_instance,
+        kill(an_instance),
         for_seconds=TOLD + 5,
         share=0.6,
         nightly=True,
@@ -331,7 +324,7 @@ FAULTS = [
         "all instances of one pod stand still within a batch",
         "a batch that outlasts triton.executionSeconds ends Triton, which starts anew",
         "half of the requests for executionSeconds (here 5 s), Triton's exit and a restart",
-        hang_in_a_batch,
+        ask_the_model("hang", 60, 120),
         for_seconds=2 * EXECUTION + 5 + TOLD,
         share=0.6,
     ),
@@ -340,7 +333,7 @@ FAULTS = [
         "SIGSTOP to the process of one model instance",
         "the pod is out of service within seconds, and Triton anew after two minutes",
         "batches that the instance gets until the pod is not ready",
-        stop_an_instance,
+        stop(an_instance),
         for_seconds=NOTICED,
         share=0.5,
         nightly=True,
@@ -350,7 +343,7 @@ FAULTS = [
         "SIGSTOP to Triton in one pod",
         "the pod is out of service after three probes, and Triton anew after two minutes",
         "half of the requests until the pod is not ready",
-        stop_triton,
+        stop(harm.triton),
         for_seconds=NOTICED,
         share=0.6,
         nightly=True,

@@ -16,6 +16,7 @@ import pytest
 from model_tools.kube import Release, service_session
 
 from .helm import Helm, merged
+from .inference import infer
 from .test_release import kubectl
 
 NAMESPACE = RELEASE = "engines-of-test"
@@ -145,18 +146,10 @@ def in_the_cache(release: Release, script: str) -> str:
 
 def answers(release: Release) -> None:
     """One real inference through the Service."""
-    spec = release.values["model"]
-    size = 1
-    for part in spec["input"]["shape"]:
-        size *= part
-    tensor = {
-        "name": spec["input"]["name"], "shape": [1, *spec["input"]["shape"]],
-        "datatype": spec["input"]["dataType"], "data": [0] * size,
-    }  # fmt: skip
     session, base = service_session(NAMESPACE, f"{FULLNAME}-triton", 8000)
     deadline = time.monotonic() + 30
     while True:  # endpoints follow a pod that left a moment later
-        answer = session.post(f"{base}/v2/models/{spec['name']}/infer", json={"inputs": [tensor]}, timeout=30)
+        answer = infer(session, base, release.values["model"])
         if answer.ok or time.monotonic() > deadline:
             break
         time.sleep(0.5)

@@ -18,6 +18,7 @@ import pytest
 from model_tools.kube import Release, service_session
 
 from .helm import Helm, kubectl, merged
+from .inference import infer
 from .volumes import on_a_claim
 
 if TYPE_CHECKING:
@@ -94,21 +95,8 @@ def test_helm_test_passes(release: Release, helm: Helm) -> None:
 def test_a_wrong_request_through_the_service_is_refused_by_name(
     release: Release, model: str | None, shape: list[int] | None, status: int, named: str
 ) -> None:
-    spec = release.values["model"]
-    shape = shape or [1, *spec["input"]["shape"]]
-    size = 1
-    for part in shape:
-        size *= part
-    tensor = {
-        "name": spec["input"]["name"],
-        "shape": shape,
-        "datatype": spec["input"]["dataType"],
-        "data": [0] * size,
-    }
     session, base = service_session(release.namespace, f"{release.fullname}-triton", 8000)
-    answer = session.post(
-        f"{base}/v2/models/{model or spec['name']}/infer", json={"inputs": [tensor]}, timeout=30
-    )
+    answer = infer(session, base, release.values["model"], model=model, shape=shape)
     assert answer.status_code == status, answer.text
     assert named in answer.json()["error"]
     assert session.get(f"{base}/v2/health/ready", timeout=30).ok, "the server stays ready"

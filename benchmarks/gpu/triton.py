@@ -38,6 +38,7 @@ from benchmarks.gpu.record import Record
 from model_tools.engine import timing, trt
 from model_tools.runtime import BACKENDS, Runtime, find_libpython
 from model_tools.serve import LocalTriton
+from model_tools.tuning.local import processor_seconds
 
 BATCH = 64
 KEY = ("case", "instances", "processes", "concurrency", "note")
@@ -177,21 +178,8 @@ def counters(triton: LocalTriton) -> dict[str, float]:
             "nv_inference_compute_infer_duration_us", "nv_inference_compute_output_duration_us",
         ):  # fmt: skip
             found[name] = found.get(name, 0.0) + float(line.split()[-1])
-    found["cpu_s"] = cpu_seconds(triton.pid)
+    found["cpu_s"] = processor_seconds(triton.pid)
     return found
-
-
-def cpu_seconds(leader: int) -> float:
-    """Of the process group of `leader`: Triton and its backends' processes."""
-    total = 0
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[2]) == leader:
-            total += int(fields[11]) + int(fields[12])
-    return total / os.sysconf("SC_CLK_TCK")
 
 
 def where_time_goes(before: dict[str, float], after: dict[str, float], took: float) -> dict[str, float]:

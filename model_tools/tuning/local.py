@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 from model_tools.bundle import Bundle
 from model_tools.config import ModelConfig
 from model_tools.console import BadInput, CheckFailed
+from model_tools.engine.timing import percentile
 from model_tools.evaluate import verdict
 from model_tools.repository import check, write_repository
 from model_tools.serve import LocalTriton
-from model_tools.tuning.sample import Sample, nearest_rank, server_parts
+from model_tools.tuning.sample import Sample, server_parts
 from model_tools.tuning.statistics import warm_from
 from model_tools.values import Values
 
@@ -143,9 +144,9 @@ class _Watch:
         throughput, latencies = answers.between(self._start, self._end)
         return Sample(
             throughput=throughput,
-            p50=nearest_rank(latencies, 0.5),
-            p95=nearest_rank(latencies, 0.95),
-            p99=nearest_rank(latencies, 0.99),
+            p50=percentile(latencies, 0.5),
+            p95=percentile(latencies, 0.95),
+            p99=percentile(latencies, 0.99),
             mean=sum(latencies) / len(latencies),
             **server_parts(self._before, self._after),
             requests=len(latencies),

@@ -43,13 +43,6 @@ class Sample:
         return asdict(self)
 
 
-def nearest_rank(ascending: list[float], fraction: float) -> float:
-    """The value that this fraction of them does not exceed. Raises IndexError without values."""
-    from math import ceil
-
-    return ascending[max(0, ceil(fraction * len(ascending)) - 1)]
-
-
 def server_parts(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
     """queue, input, infer, output and batch from Triton's counters (nv_inference_*) at two moments."""
 

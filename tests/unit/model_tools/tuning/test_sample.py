@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from model_tools.console import CheckFailed
+from model_tools.engine.timing import percentile
 from model_tools.tuning.cluster import _sample
 from model_tools.tuning.load import SPAN, Answers
 from model_tools.tuning.local import processor_seconds
-from model_tools.tuning.sample import nearest_rank, server_parts
+from model_tools.tuning.sample import server_parts
 
 GROWN = {
     "nv_inference_request_success": 100.0,
@@ -52,8 +53,8 @@ def test_a_clusters_sample_is_what_locust_and_prometheus_say() -> None:
 
 def test_the_nearest_rank() -> None:
     values = [float(value) for value in range(1, 101)]
-    assert [nearest_rank(values, part) for part in (0.0, 0.5, 0.99, 1.0)] == [1, 50, 99, 100]
-    assert nearest_rank([3.0], 0.99) == 3.0
+    assert [percentile(values, part) for part in (0.0, 0.5, 0.99, 1.0)] == [1, 50, 99, 100]
+    assert percentile([3.0], 0.99) == 3.0
 
 
 def test_a_batch_at_the_windows_edge_does_not_change_the_rate() -> None:

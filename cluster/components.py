@@ -31,8 +31,8 @@ class Component:
     name: str
     programs: dict[str, str]
     aliases: tuple[str, ...] = ()
-    # YAML files of a required module that are kept beside the programs, of a folder those of its subfolders
-    # too: name -> (module, folder or file).
+    # Files of a required module that are kept beside the programs: name -> (module, which). One file, a
+    # folder's YAML files and those of its subfolders, or what a pattern finds.
     manifests: dict[str, tuple[str, str]] = field(default_factory=dict)
     # Build tags, separated by commas.
     tags: str = ""
@@ -129,6 +129,13 @@ KEDA = Component(
 )
 # Delay between regions, for a kernel without netem: only the tests of several regions build it.
 TOXIPROXY = Component("toxiproxy", {"toxiproxy": "github.com/Shopify/toxiproxy/v2/cmd/server"}, shares=False)
+# Whether Grafana's schema takes the chart's dashboards: only their test builds it.
+DASHBOARD_SCHEMA = Component(
+    "dashboard-schema",
+    {"dashboard-schema": "."},
+    manifests={"schema": ("github.com/grafana/grafana-foundation-sdk/go", "*/types_gen.go")},
+    shares=False,
+)
 
 
 def prometheus_version() -> str:
@@ -177,12 +184,20 @@ def _build(component: Component, go: str, done: Path) -> None:
     for alias in component.aliases:
         (making / alias).symlink_to(next(iter(component.programs)))
     for name, (module, inside) in component.manifests.items():
-        source = _module_folder(component, go, module) / inside
-        for file in [source] if source.is_file() else source.rglob("*.yaml"):
-            copy = making / name / file.relative_to(source.parent if source.is_file() else source)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, copy)
+        _keep(_module_folder(component, go, module), inside, making / name)
     making.rename(done)
+
+
+def _keep(module: Path, inside: str, folder: Path) -> None:
+    source = module / inside
+    if source.is_dir():
+        base, files = source, source.rglob("*.yaml")
+    else:
+        base, files = source.parent if source.is_file() else module, module.glob(inside)
+    for file in files:
+        copy = folder / file.relative_to(base)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
 
 
 def _download(component: Component, go: str, log: Path, attempts: int = 4) -> None:

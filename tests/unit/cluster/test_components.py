@@ -13,7 +13,9 @@ import pytest
 import yaml
 
 from cluster import components, paths
-from cluster.components import ALL, KEDA, KUBERNETES, TOXIPROXY, Component
+from cluster.components import ALL, DASHBOARD_SCHEMA, KEDA, KUBERNETES, TOXIPROXY, Component
+
+OTHERS = (KEDA, TOXIPROXY, DASHBOARD_SCHEMA)
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def test_a_changed_version_in_the_workspace_gives_another_key(copied: Component,
 
 def test_the_workspace_has_every_component_that_shares() -> None:
     used = re.findall(r"^\t\./(.*)$", (paths.COMPONENTS / "go.work").read_text(), re.MULTILINE)
-    assert sorted(used) == sorted(each.name for each in (*ALL, KEDA, TOXIPROXY) if each.shares)
+    assert sorted(used) == sorted(each.name for each in (*ALL, *OTHERS) if each.shares)
 
 
 def test_another_go_gives_another_key(copied: Component) -> None:
@@ -58,7 +60,7 @@ def test_another_program_gives_another_key(copied: Component) -> None:
     assert components.key(copied, "go1.24.0") != components.key(more, "go1.24.0")
 
 
-@pytest.mark.parametrize("component", [*ALL, KEDA, TOXIPROXY], ids=lambda component: component.name)
+@pytest.mark.parametrize("component", [*ALL, *OTHERS], ids=lambda component: component.name)
 def test_every_component_is_one_go_module_with_its_sums(component: Component) -> None:
     assert component.gomod().startswith(f"module inference-system/cluster/{component.name}\n")
     assert (component.module / "go.sum").exists()
@@ -92,7 +94,7 @@ def test_prometheus_is_known_by_the_version_of_its_module() -> None:
     assert components.prometheus_version() == "v3.10.0"
 
 
-@pytest.mark.parametrize("component", [KEDA, TOXIPROXY], ids=lambda component: component.name)
+@pytest.mark.parametrize("component", OTHERS, ids=lambda component: component.name)
 def test_what_few_need_is_nothing_that_a_cluster_is_made_of(component: Component) -> None:
     """Building it takes minutes: only what asks for it pays them."""
     assert component not in ALL

@@ -1,4 +1,4 @@
-module inference-system/grafana/schema
+module inference-system/cluster/dashboard-schema
 
 go 1.25
 

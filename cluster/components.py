@@ -137,6 +137,9 @@ DASHBOARD_SCHEMA = Component(
     shares=False,
 )
 
+# Nodes that are objects and nothing else, for benchmarks/scale.py.
+KWOK = Component("kwok", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}, shares=False)
+
 
 def prometheus_version() -> str:
     """Prometheus 3.10.2 is published as the Go module v0.310.2."""

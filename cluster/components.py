@@ -138,7 +138,15 @@ DASHBOARD_SCHEMA = Component(
 )
 
 # Nodes that are objects and nothing else, for benchmarks/scale.py.
-KWOK = Component("kwok", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}, shares=False)
+KWOK = Component(
+    "kwok",
+    {"kwok": "sigs.k8s.io/kwok/cmd/kwok"},
+    manifests={
+        "stages/node": ("sigs.k8s.io/kwok", "kustomize/stage/node/fast"),
+        "stages/pod": ("sigs.k8s.io/kwok", "kustomize/stage/pod/fast"),
+    },
+    shares=False,
+)
 
 
 def prometheus_version() -> str:

@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from cluster import components, paths
-from cluster.components import ALL, DASHBOARD_SCHEMA, KEDA, KUBERNETES, TOXIPROXY, Component
+from cluster.components import ALL, DASHBOARD_SCHEMA, KEDA, KUBERNETES, KWOK, TOXIPROXY, Component
 
-OTHERS = (KEDA, TOXIPROXY, DASHBOARD_SCHEMA)
+OTHERS = (KEDA, TOXIPROXY, KWOK, DASHBOARD_SCHEMA)
 
 
 @pytest.fixture

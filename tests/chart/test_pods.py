@@ -139,7 +139,7 @@ def test_liveness_waits_longer_than_readiness() -> None:
 
 def test_a_rollout_needs_no_spare_gpu_by_default() -> None:
     strategy = only(render_chart(), "Deployment", "-triton")["spec"]["strategy"]
-    assert strategy == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
+    assert strategy == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": "10%"}}
 
 
 def test_a_digest_wins_over_the_tag() -> None:

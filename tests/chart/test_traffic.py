@@ -354,10 +354,10 @@ def test_pods_spread_over_zones_and_nodes_but_never_wait_for_it() -> None:
     assert {each["whenUnsatisfiable"] for each in constraints} == {"ScheduleAnyway"}
 
 
-def test_a_node_drain_takes_one_pod_at_a_time_and_one_that_cannot_start_holds_up_nothing() -> None:
+def test_a_node_drain_takes_a_tenth_of_the_pods_and_one_that_cannot_start_holds_up_nothing() -> None:
     manifests = render_chart()
     budget = only(manifests, "PodDisruptionBudget", "-triton")["spec"]
-    assert budget["maxUnavailable"] == 1
+    assert budget["maxUnavailable"] == "10%"
     assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
     labels = pods(manifests)["Deployment inference-system-triton"]["metadata"]["labels"]
     assert budget["selector"]["matchLabels"].items() <= labels.items()

@@ -42,7 +42,9 @@ def sizes(context: click.Context, option: click.Parameter, value: str) -> list[i
 
 
 @click.command(help=__doc__.split("\n\n")[0])
-@click.option("--nodes", default="10,100,1000", show_default=True, callback=sizes, help="Sizes, with commas between.")
+@click.option(
+    "--nodes", default="10,100,1000", show_default=True, callback=sizes, help="Sizes, with commas between."
+)
 @click.option(
     "--start", default=5.0, show_default=True, type=click.FloatRange(0, 600),
     help="Seconds from a pod's being scheduled to its being ready.",
@@ -51,12 +53,20 @@ def sizes(context: click.Context, option: click.Parameter, value: str) -> list[i
     "--drain", default=5.0, show_default=True, type=click.FloatRange(0, 600),
     help="Seconds from a pod's being told to end to its being gone.",
 )  # fmt: skip
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A value of the chart, as helm takes it.")
+@click.option(
+    "--set", "sets", multiple=True, metavar="KEY=VALUE", help="A value of the chart, as helm takes it."
+)
 @click.option("--output", default=BUILD, type=click.Path(path_type=Path), help="Folder for NODES.json.")
 @click.option("--write", is_flag=True, help="Measure nothing; write the record, the tables and the plot.")
 @click.option("--check", is_flag=True, help="Measure nothing; status 1 where these are not current.")
 def cli(
-    nodes: list[int], start: float, drain: float, sets: tuple[str, ...], output: Path, write: bool, check: bool
+    nodes: list[int],
+    start: float,
+    drain: float,
+    sets: tuple[str, ...],
+    output: Path,
+    write: bool,
+    check: bool,
 ) -> None:
     from . import report
 

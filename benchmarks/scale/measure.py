@@ -1,4 +1,4 @@
-"""One size of the fleet: installs the chart with a pod a node, rolls it out anew, drains a tenth of the nodes."""
+"""One size of the fleet: installs the chart, a pod a node, rolls it out anew, drains a tenth of the nodes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ PER_POD, AT_LEAST = 2.0, 240.0
 
 @dataclass(frozen=True)
 class Settings:
-    """start, drain: seconds from being scheduled to ready, and from being told to end to gone. sets: --set's."""
+    """start: seconds from a pod's being scheduled to its being ready. drain: from its being told to end to its
+    being gone. sets: values for helm's --set."""
 
     start: float
     drain: float
@@ -128,7 +129,7 @@ class Measurement:
         return found
 
     def _endpoints(self) -> dict[str, Any]:
-        """What the Services of all pods are for those that watch them, and for those that ask for the name."""
+        """What the Services of all pods are to those that watch them, and to those that ask for the name."""
         found: dict[str, Any] = {}
         for name in (TRITON, f"{TRITON}-headless"):
             slices = self._get(
@@ -208,7 +209,9 @@ class Measurement:
     def _warnings(self) -> dict[str, int]:
         """Events of the namespace that warn, by reason. They are kept an hour, so earlier phases' too."""
         counts: dict[str, int] = {}
-        for each in self._get(f"/api/v1/namespaces/{NAMESPACE}/events", fieldSelector="type=Warning")["items"]:
+        for each in self._get(f"/api/v1/namespaces/{NAMESPACE}/events", fieldSelector="type=Warning")[
+            "items"
+        ]:
             counts[each["reason"]] = counts.get(each["reason"], 0) + (each.get("count") or 1)
         return counts
 
@@ -292,7 +295,9 @@ def _kube_proxy() -> dict[str, float]:
     answer = requests.get("http://127.0.0.1:10249/metrics", timeout=30)
     answer.raise_for_status()
     series = dict(
-        line.rsplit(" ", 1) for line in answer.text.splitlines() if line.startswith("kubeproxy_sync_proxy_rules")
+        line.rsplit(" ", 1)
+        for line in answer.text.splitlines()
+        if line.startswith("kubeproxy_sync_proxy_rules")
     )
 
     def total(prefix: str) -> float:
@@ -322,5 +327,3 @@ def remove(look: Callable[[], None] = lambda: None) -> None:
     session.delete(path, timeout=60)
     simulated.remove()
     _polled(lambda: session.get(path, timeout=60).status_code == 404, look, "removing the namespace", 600)
-
-

@@ -45,22 +45,18 @@ def _cell(of: Any, record: dict[str, Any]) -> str:
 def processors(record: dict[str, Any], phase: str, program: str | None = None) -> float:
     """Processors' seconds of a phase: of one program, or of all but the simulation itself."""
     usage = record[phase]["usage"]
-    return float(
-        sum(used["processor"] for name, used in usage.items() if name == (program or name) != "kwok")
-        if program != "kwok"
-        else usage["kwok"]["processor"]
-    )
+    programs = [program] if program else [name for name in usage if name != "kwok"]
+    return float(sum(usage[name]["processor"] for name in programs))
 
 
 def memory(record: dict[str, Any], program: str) -> float:
     """The most MiB that a program held in any phase."""
-    phases = (phase for phase in TIMES if phase in record)
-    return max(float(record[phase]["usage"][program]["memory"]) for phase in phases)
+    return max(float(record[phase]["usage"][program]["memory"]) for phase in TIMES)
 
 
 def _kept(record: dict[str, Any]) -> str:
     promise, pods = record["rollout"]["promise"], record["rollout"]["pods"]
-    return f"{pods['most_pods']:,} ({promise['most_pods']:,}), {pods['fewest_serving']:,} ({promise['fewest_serving']:,})"
+    return ", ".join(f"{pods[key]:,} ({promise[key]:,})" for key in ("most_pods", "fewest_serving"))
 
 
 def _sent(record: dict[str, Any]) -> str:
@@ -79,14 +75,15 @@ _ROWS: dict[str, Any] = {
     "all pods ready after": lambda r: f"{r['install']['all ready']:.0f} s",
     "`helm install --wait` ended after": lambda r: f"{r['install']['helm']:.0f} s",
     "most pods on one node, nodes used": lambda r: (
-        f"{max(r[phase]['pods']['most_on_a_node'] for phase in TIMES if phase in r)},"
-        f" {r['install']['nodes used']:,}"
+        f"{max(r[phase]['pods']['most_on_a_node'] for phase in TIMES)}, {r['install']['nodes used']:,}"
     ),
     "rollout": lambda r: f"{r['rollout']['all ready']:.0f} s",
     "the same, if the control plane took no time": lambda r: f"{r['rollout']['shortest']:.0f} s",
     "most pods (promised), fewest ready (promised)": _kept,
     "nodes drained, in": lambda r: f"{r['drain']['nodes']:,}, {r['drain']['drained']:.0f} s",
-    "fewest ready (budget's least)": lambda r: f"{r['drain']['pods']['fewest_serving']:,} ({r['drain']['least']:,})",
+    "fewest ready (budget's least)": lambda r: (
+        f"{r['drain']['pods']['fewest_serving']:,} ({r['drain']['least']:,})"
+    ),
     "one node more": lambda r: r["drain"]["one more"],
     "nodes back: all pods ready after": lambda r: f"{r['drain']['whole after']:.0f} s",
     "EndpointSlices of the Service, bytes": lambda r: (
@@ -155,7 +152,10 @@ def _style(axes: Axes, sizes: list[int], grid: str) -> None:
 def written(document: str, records: list[dict[str, Any]]) -> str:
     """The document with its table between `<!-- scale -->` and `<!-- end -->` made anew."""
     return re.sub(
-        r"(<!-- scale -->\n).*?(<!-- end -->)", lambda m: f"{m[1]}\n{table(records)}\n\n{m[2]}", document, flags=re.S
+        r"(<!-- scale -->\n).*?(<!-- end -->)",
+        lambda m: f"{m[1]}\n{table(records)}\n\n{m[2]}",
+        document,
+        flags=re.S,
     )
 
 

@@ -41,7 +41,7 @@ def stages(folder: Path, start: float, drain: float) -> str:
 
 @contextmanager
 def kwok(programs: Path, start: float, drain: float, scratch: Path, kubeconfig: str) -> Iterator[int]:
-    """kwok as a process, whose id it gives; it is ended afterwards. Raises CheckFailed if it does not start."""
+    """kwok as a process, which is ended afterwards; gives its id. Raises CheckFailed if it does not start."""
     config, log = scratch / "stages.yaml", scratch / "kwok.log"
     config.write_text(stages(programs, start, drain))
     argv = [

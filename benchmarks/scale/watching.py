@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-
 from model_tools.console import CheckFailed
 from model_tools.kube import api_session
 
@@ -21,8 +20,8 @@ SPELL = 1200
 class Watch(threading.Thread):
     """Lists and then watches; calls back with the lock held. A thread that ends with the process.
 
-    listed: gets all objects, again whenever the watch had to begin anew. event: gets what happened, the object
-    and how many bytes that took.
+    listed: gets all objects, again whenever the watch had to begin anew. event: gets what happened, the
+    object and how many bytes that took.
     """
 
     def __init__(
@@ -107,8 +106,8 @@ class Fleet:
             if time.monotonic() > deadline:
                 line = self.timeline
                 raise CheckFailed(
-                    f"{what}: not within {timeout:.0f} s; {len(line)} pods, {line.scheduled} of them scheduled,"
-                    f" {line.serving} ready"
+                    f"{what}: not within {timeout:.0f} s; {len(line)} pods, {line.scheduled} of them"
+                    f" scheduled, {line.serving} ready"
                 )
 
     def _list_pods(self, items: list[dict[str, Any]]) -> None:

@@ -32,8 +32,8 @@ PER_POD, AT_LEAST = 2.0, 240.0
 
 @dataclass(frozen=True)
 class Settings:
-    """start: seconds from a pod's being scheduled to its being ready. drain: from its being told to end to its
-    being gone. sets: values for helm's --set."""
+    """start: seconds from a pod's being scheduled to its being ready. drain: from its being told to end to
+    its being gone. sets: values for helm's --set."""
 
     start: float
     drain: float
@@ -64,8 +64,13 @@ class Measurement:
             ("drain", self._drain),
         ):
             self._say(f"{self.nodes} nodes: {name}")
-            self.record[name] = work()
-            self._keep(self.record)
+            try:
+                self.record[name] = work()
+            except CheckFailed as failure:
+                self.record["failed"] = {name: str(failure)}
+                raise
+            finally:
+                self._keep(self.record)
             self._say(f"{self.nodes} nodes: {name}: {_short(self.record[name])}")
 
     def _install(self) -> dict[str, Any]:

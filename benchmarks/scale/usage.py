@@ -66,15 +66,16 @@ class Usage:
         self._looked = time.monotonic()
         memory: dict[str, int] = defaultdict(int)
         found = set()
-        for pid in self._processes():
-            name = self._name(pid)
+        names = {pid: self._name(pid) for pid in self._processes()}
+        for pid, name in names.items():
             try:
                 # After the name in brackets: state, ppid, pgrp, and so on to utime and stime (proc(5)).
                 stat = (self._folder / str(pid) / "stat").read_text().rpartition(")")[2].split()
                 pages = int((self._folder / str(pid) / "statm").read_text().split()[1])
             except OSError:  # it ended meanwhile
                 continue
-            if name is None:
+            # Between fork and exec a child has its parent's name.
+            if name is None or names.get(int(stat[1])) == name:
                 continue
             found.add(pid)
             self._names[pid] = name

@@ -117,7 +117,7 @@ def processes(folder: Path, **seconds: float) -> None:
         (folder / pid).mkdir(exist_ok=True)
         (folder / pid / "cmdline").write_bytes(f"/run/{program.replace('_', '-')}\0--flag\0".encode())
         ticks = int(used * os.sysconf("SC_CLK_TCK"))
-        (folder / pid / "stat").write_text(f"{pid} (a) name) S 1 1 1 0 0 0 0 0 0 0 {ticks} 0 0 0")
+        (folder / pid / "stat").write_text(f"{pid} (a) name) S 0 1 1 0 0 0 0 0 0 0 {ticks} 0 0 0")
         pages = 100 * 2**20 // os.sysconf("SC_PAGE_SIZE")
         (folder / pid / "statm").write_text(f"9 {pages} 0 0 0 0 0")
 
@@ -133,6 +133,16 @@ def test_processors_time_is_of_the_phase_and_of_all_processes_of_a_program(tmp_p
     }
     usage.begin()
     assert usage.figures()["kube-proxy"]["processor"] == 0
+    assert usage.ended == []
+
+
+def test_a_child_that_has_not_become_its_own_program_yet_is_left_out(tmp_path: Path) -> None:
+    processes(tmp_path, kube_proxy_5=10, kube_proxy_6=0)
+    (tmp_path / "6" / "stat").write_text("6 (a) S 5 1 1 0 0 0 0 0 0 0 0 0 0 0")
+    ids = {5, 6}
+    usage = Usage(lambda: ids, tmp_path)
+    ids = {5}
+    assert usage.figures() == {"kube-proxy": {"processor": 0.0, "memory": 100.0}}
     assert usage.ended == []
 
 

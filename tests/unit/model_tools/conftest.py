@@ -1,9 +1,7 @@
-"""A model directory of the right form around bytes that are no model, and `model-tools` as a process."""
+"""A model directory of the right form around bytes that are no model, and `model-tools`."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +9,9 @@ import numpy as np
 import pytest
 
 from model_tools import bundle
+from tests import commands
 
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Run = Callable[..., commands.Done]
 
 
 @pytest.fixture
@@ -31,24 +30,11 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run() -> Run:
-    """Runs `model-tools` as a process."""
-
-    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "model_tools", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-
-    return run
+    """Runs `model-tools` in this process; test_cli.py starts every verb as one."""
+    return commands.model_tools
 
 
 @pytest.fixture
 def refusal(run: Run) -> Callable[..., str]:
     """Runs `model-tools`, which has to fail with status 2, and gives its one line."""
-
-    def refusal(*arguments: object) -> str:
-        result = run(*arguments)
-        assert result.returncode == 2, result.stderr
-        assert result.stdout == ""
-        (line,) = result.stderr.splitlines()
-        return line.removeprefix("model-tools: ")
-
-    return refusal
+    return lambda *arguments: commands.refused(run(*arguments))

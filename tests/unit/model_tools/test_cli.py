@@ -1,4 +1,4 @@
-"""The command line as a process: its help is quick, and bad input is one line and status 2."""
+"""The command line: its help is quick, and bad input is one line and status 2."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from model_tools.cli import VERBS
+from tests.commands import process, refused
 
 ROOT = Path(__file__).parents[3]
 LOCAL = ROOT / "values" / "local.yaml"
@@ -55,11 +56,10 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_wrong_arguments_are_named_in_one_line(
-    refusal: Callable[..., str], arguments: list[str], named: str
-) -> None:
+def test_wrong_arguments_are_named_in_one_line(arguments: list[str], named: str) -> None:
+    """By a process, whose exit status and output a user sees."""
     values = ["--values", LOCAL] if arguments[0] == "repository" else []
-    assert named in refusal(*arguments, *values)
+    assert named in refused(process("model_tools", *arguments, *values))
 
 
 class TestRepository:

@@ -36,7 +36,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 def web(tmp_path: Path, model: Path) -> Iterator[str]:
     """A web server over the folder that holds the model directory."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()

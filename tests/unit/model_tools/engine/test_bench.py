@@ -109,8 +109,6 @@ def test_a_record_reads_well(plan: Path) -> None:
 
 
 class TestCommands:
-    """As processes."""
-
     def test_inspect_needs_no_gpu_for_an_engine_that_is_described(self, run: Any, plan: Path) -> None:
         done = run("engine", "inspect", plan, "--json")
         assert done.returncode == 0, done.stderr

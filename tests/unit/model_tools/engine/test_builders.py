@@ -126,7 +126,7 @@ def small(tmp_path: Path) -> Path:
 
 
 class TestCommand:
-    """The command as a process, with OpenVINO itself."""
+    """The command, with OpenVINO itself."""
 
     @pytest.fixture
     def engine(self, run: Any, tmp_path: Path) -> Callable[..., Any]:

@@ -1,9 +1,8 @@
-"""`model-tools ladder` as a process. A complete record needs no server, so its report needs none either."""
+"""`model-tools ladder`. A complete record needs no server, so its report needs none either."""
 
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,11 @@ from model_tools.ladder.command import JOURNAL
 from model_tools.ladder.rungs import read, steps
 from model_tools.tuning.journal import Journal
 from model_tools.values import load_values
+from tests.commands import Done
 
 ROOT = Path(__file__).parents[4]
 LOCAL = ROOT / "values" / "local.yaml"
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Run = Callable[..., Done]
 
 
 @pytest.fixture

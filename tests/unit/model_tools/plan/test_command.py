@@ -1,10 +1,8 @@
-"""`model-tools plan` as a process: what it writes, what it says, and its exit status."""
+"""`model-tools plan`: what it writes, what it says, and its exit status."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import pytest
 import yaml
 
 from tests.chart.render import only, render_chart
+from tests.commands import model_tools
 
 ROOT = Path(__file__).parents[4]
 REGIONS = ROOT / "docs" / "plan" / "three-regions.yaml"
@@ -24,11 +23,8 @@ FLEET = [ROOT / "values" / "fleet.yaml", ROOT / "values" / "regions" / "us-centr
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder of the example's plan, and what was printed."""
     folder = tmp_path_factory.mktemp("plan") / "plan"
-    command = [
-        sys.executable, "-m", "model_tools", "plan", str(REGIONS), "--precision=int8", f"--output={folder}",
-        "--json",
-    ]  # fmt: skip
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    result = model_tools("plan", REGIONS, "--precision=int8", f"--output={folder}", "--json")
+    assert result.returncode == 0, result.stderr
     return folder, result.stdout
 
 

@@ -1,4 +1,4 @@
-"""`model-tools tune` as a process: what can be said without a server."""
+"""`model-tools tune`: what can be said without a server."""
 
 from __future__ import annotations
 

@@ -5,8 +5,10 @@ SHELL := /bin/bash
 
 VENV := .venv
 BIN := $(VENV)/bin
-# One more than processors: tests with servers wait for most of their time.
-TEST_PROCESSES := $(shell expr $$(nproc) + 1)
+# Tests with servers wait for most of their time, so more processes than processors. A file is a process's whole;
+# tests/conftest.py says in which order. Plugins that no test here needs take half a second a process.
+TEST_PROCESSES := $(shell expr $$(nproc) + 2)
+TEST_OPTIONS := --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -p no:helm-charts -p no:locust
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header
 
 ##@ Use
@@ -15,7 +17,7 @@ demo: env ## Cluster (unless KUBECONFIG is set), images, model, install, load, S
 	@$(BIN)/python -m demo
 
 test: env ## Unit, chart and integration tests: no root and no cluster needed
-	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile -m "not nightly" tests/integration tests/chart tests/unit $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(TEST_OPTIONS) -m "not nightly" tests/integration tests/chart tests/unit $(PYTEST_ARGS)
 
 test-e2e: env ## End-to-end tests on $KUBECONFIG, or on the embedded cluster
 	@$(BIN)/python -m demo --test-e2e

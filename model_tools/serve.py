@@ -56,7 +56,8 @@ def command(
     is passed to Triton: `-- --cache-config=local,size=100000000` for models with a response cache.
     """
     with (
-        interrupted_by(signal.SIGTERM, signal.SIGHUP),
+        # SIGINT too: a shell's script has it ignored in what it starts in the background.
+        interrupted_by(signal.SIGINT, signal.SIGTERM, signal.SIGHUP),
         LocalTriton(
             repository,
             host,
@@ -67,11 +68,11 @@ def command(
             log=lambda line: print(line, file=sys.stderr),
             options=options,
         ) as triton,
+        contextlib.suppress(KeyboardInterrupt),
     ):
         click.echo(f"ready: HTTP {triton.http}, gRPC {triton.grpc}, metrics {triton.metrics}/metrics")
-        with contextlib.suppress(KeyboardInterrupt):
-            status = triton.wait()
-            raise BadInput(f"Triton ended by itself, with status {status}; its log says why")
+        status = triton.wait()
+        raise BadInput(f"Triton ended by itself, with status {status}; its log says why")
     click.echo("stopped")
 
 

@@ -1,4 +1,4 @@
-"""The project's commands: as processes, and in the process of the tests, where starting one is not the claim."""
+"""The project's commands: as processes, or called from the tests, where starting one is not the claim."""
 
 from __future__ import annotations
 

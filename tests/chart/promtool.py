@@ -131,7 +131,5 @@ def _run(verb: str, what: str, file: Path, folder: Path) -> None:
     command = [promtool, verb, what, file.name]
     # Short and small, it spends a fifth of its time collecting garbage.
     environment = os.environ | {"GOGC": "400"}
-    result = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr

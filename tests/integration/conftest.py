@@ -68,10 +68,11 @@ def mobilenet(keras: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def mobilenet_folder(request: pytest.FixtureRequest) -> Path:
-    """Its model directory, exported once a machine and kept in the cache."""
+    """Its model directory, SavedModel included, exported once a machine and kept in the cache."""
 
     def build(folder: Path) -> None:
-        exporting.export(folder, model=str(request.getfixturevalue("mobilenet")), preprocessing="tf")
+        model = str(request.getfixturevalue("mobilenet"))
+        exporting.export(folder, model=model, preprocessing="tf", saved_model=True)
 
     return cached("models", exporting.key(Path(__file__).read_text()), build)
 

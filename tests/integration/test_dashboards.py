@@ -6,8 +6,6 @@ The chart's own rules record what the panels read; what this chart does not reco
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -25,8 +23,10 @@ from grafana.boards import BOARDS
 from grafana.check import Finding, check, faults, inventory
 from grafana.metrics import METRICS
 from grafana.parts import Board, Query
+from grafana.preview import main
 from grafana.variables import Window
 from model_tools.slo.prometheus import Prometheus
+from tests.commands import Done, called, process
 
 ROOT = Path(__file__).parents[2]
 EVERYTHING = {metric.source for metric in METRICS}
@@ -194,9 +194,8 @@ def test_a_query_that_finds_nothing_or_is_refused_is_told(server: Server, expr: 
     assert fault in finding.faults[0]
 
 
-def preview(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "grafana.preview", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+def preview(*arguments: str | Path) -> Done:
+    return called(main, "dashboards-preview", *arguments)
 
 
 def test_the_preview_draws_every_panel(server: Server, tmp_path: Path) -> None:
@@ -233,7 +232,6 @@ def test_a_panel_without_data_says_so_and_a_check_of_it_fails(server: Server, tm
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--url", "http://127.0.0.1:9"], "Prometheus at http://127.0.0.1:9"),
         (["--url", "http://127.0.0.1:9", "--variable", "colour=red"], "--variable colour=red"),
         (["--url", "http://127.0.0.1:9", "--window", "soon"], "'soon' is no duration"),
         (["--url", "http://127.0.0.1:9", "--end", "soon"], "--end 'soon' is no time"),
@@ -243,4 +241,10 @@ def test_bad_input_is_one_line_and_exit_status_2(arguments: list[str], said: str
     done = preview(*arguments, "--output", tmp_path)
     assert done.returncode == 2
     assert said in done.stderr.splitlines()[-1]
+
+
+def test_a_prometheus_that_is_not_there_is_one_line_of_a_process(tmp_path: Path) -> None:
+    done = process("grafana.preview", "--url", "http://127.0.0.1:9", "--output", tmp_path)
+    assert done.returncode == 2
+    assert "Prometheus at http://127.0.0.1:9" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ from model_tools.console import CheckFailed
 from model_tools.serve import LocalTriton
 from model_tools.tuning.load import Sender
 from model_tools.values import Values, merge
+from tests.commands import process
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,11 +26,6 @@ def values(small_values: Values, tmp_path_factory: pytest.TempPathFactory) -> Pa
     wanted = {name: small_values[name] for name in ("name", "input", "output")}
     file.write_text(yaml.safe_dump({"model": wanted}))
     return file
-
-
-def model_tools(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "model_tools", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
 
 
 @pytest.mark.nightly  # compares rates of two servers: a busy machine decides
@@ -48,7 +42,7 @@ def test_a_ladder_is_climbed_on_real_servers_and_measured_once(
         "--model", small, "--output", tmp_path / "output", "--rounds", 2, "--seconds", 1,
         "--users", 8, "--json",
     ]  # fmt: skip
-    done = model_tools(*command)
+    done = process("model_tools", *command)
     assert done.returncode == 0, done.stderr
     one, eight = (rung["samples"] for rung in json.loads(done.stdout)["rungs"])
     for sample in (*one, *eight):
@@ -62,7 +56,7 @@ def test_a_ladder_is_climbed_on_real_servers_and_measured_once(
         assert sample["throughput"] * sample["mean"] == pytest.approx(8, rel=0.35)
     assert [sample["batch"] for sample in one] == [1, 1]
     assert all(sample["batch"] > 1.2 for sample in eight)
-    again = model_tools(*command)
+    again = process("model_tools", *command)
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["rungs"] == json.loads(done.stdout)["rungs"]
     assert " of 4: " not in again.stderr
@@ -101,7 +95,7 @@ def test_tune_writes_values_that_the_model_is_served_with(
         "--output", output, "--batches", "1,8", "--delays", "0", "--instances", "1", "--threads", "1",
         "--measurements", 4, "--slices", 2, "--seconds", 0.5, "--users", 8,
     ]  # fmt: skip
-    done = model_tools(*command, "--json")
+    done = process("model_tools", *command, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["measurements"] == 4
@@ -111,6 +105,6 @@ def test_tune_writes_values_that_the_model_is_served_with(
     config = ModelConfig.from_values(merge(small_values, tuned["model"]))
     assert config.batching.max_size == found["best"]["size"]
     assert "<svg" in (output / "tune.svg").read_text()
-    impossible = model_tools(*command, "--max-p99", 0.001, "--restart")
+    impossible = process("model_tools", *command, "--max-p99", 0.001, "--restart")
     assert impossible.returncode == 1
     assert "configurations keeps a p99 of 0.001 ms; closest is" in impossible.stderr

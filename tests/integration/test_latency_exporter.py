@@ -145,7 +145,7 @@ class Pod:
 def pod(tmp_path: Path) -> Callable[..., Pod]:
     """A function that takes both from the pod that the chart renders with some values; neither runs yet."""
 
-    def make(sample_every: int = 1, **model: Any) -> Pod:
+    def make(sample_every: int = 1, exit_seconds: int = 0, **model: Any) -> Pod:
         own: Values = {
             "model": {**COLOURS, "warmup": {"data": "random"}, **model},
             "monitoring": {"serverLatency": {"sampleEvery": sample_every}},
@@ -176,7 +176,9 @@ def pod(tmp_path: Path) -> Callable[..., Pod]:
         (monitor,) = (each for each in monitors if each and each["metadata"]["name"].endswith("-triton"))
         endpoints = {each["port"]: each for each in monitor["spec"]["podMetricsEndpoints"]}
         log: list[str] = []
-        triton = LocalTriton(repository, options=options, runtime=runtime, log=log.append)
+        triton = LocalTriton(
+            repository, options=options, runtime=runtime, log=log.append, exit_seconds=exit_seconds
+        )
         return Pod(exporter, triton, log, endpoints)
 
     return make
@@ -286,7 +288,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def test_an_exporter_that_hangs_stops_neither_answers_nor_tritons_end(pod: Callable[..., Pod]) -> None:
-    made = pod(1)
+    made = pod(1, exit_seconds=10)
     with made.exporter.running() as exporter:
         exporter.send_signal(signal.SIGSTOP)
         try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import signal
@@ -19,33 +17,17 @@ import pytest
 from networks import SIDE
 
 from model_tools import bundle as bundles
-from model_tools import console
 from model_tools.bundle import Bundle
-from model_tools.cli import cli
 from model_tools.evaluate import verdict
 from model_tools.quantize.graph import Graph, simplify
 from model_tools.quantize.histogram import Histograms
 from model_tools.quantize.placement import place
+from tests.commands import model_tools as run
 
 PICTURES = 600  # of the digits, where all would take a while
 # Least top-1 of FP32 and largest drop of INT8. Random features tell digits apart by little differences, of
 # which INT8 leaves less than of a trained model's; what counts here is that a mistake costs far more.
 MODELS = {"small": (90, 3.5), "mobilenet_folder": (90, 2.0)}
-
-
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """What `model-tools` says and exits with; in this process, for each of its own imports for seconds."""
-    words = [str(argument) for argument in arguments]
-    out, errors = io.StringIO(), io.StringIO()
-    with (
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(errors),
-        pytest.raises(SystemExit) as exit_,
-    ):
-        console.run(cli, "model-tools", words)
-    status = exit_.value.code
-    assert isinstance(status, int)
-    return subprocess.CompletedProcess(words, status, out.getvalue(), errors.getvalue())
 
 
 def refused(*arguments: object) -> str:

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,10 +21,10 @@ BOUND = 30  # seconds in which a server that can't start has to say so
 
 
 @contextmanager
-def serving(repository: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+def serving(repository: Path, *options: str, before: Sequence[str] = ()) -> Iterator[subprocess.Popen[str]]:
     """`model-tools serve` as a process of its own, whatever happens ended after the block."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "model_tools", "serve", str(repository), *free_ports(), *options],
+        [*before, sys.executable, "-m", "model_tools", "serve", str(repository), *free_ports(), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -89,10 +89,24 @@ def wait_until_gone(pids: set[int]) -> None:
     assert not alive(pids)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-@pytest.mark.nightly  # with other tests beside it, SIGINT was not always enough: to be looked into
-def test_serve_leaves_no_process_when_it_is_ended(small_repository: Path, number: signal.Signals) -> None:
-    with serving(small_repository) as process:
+# As a script's `COMMAND &` starts it: what shells do to SIGINT there is inherited.
+IN_THE_BACKGROUND = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")
+
+
+@pytest.mark.parametrize(
+    ("number", "before"),
+    [
+        (signal.SIGTERM, ()),
+        (signal.SIGINT, ()),
+        (signal.SIGINT, IN_THE_BACKGROUND),
+        (signal.SIGKILL, ()),
+    ],
+    ids=["SIGTERM", "SIGINT", "SIGINT in the background", "SIGKILL"],
+)
+def test_serve_leaves_no_process_when_it_is_ended(
+    small_repository: Path, number: signal.Signals, before: Sequence[str]
+) -> None:
+    with serving(small_repository, before=before) as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("ready: HTTP 127.0.0.1:")
         started = processes_of(process.pid)

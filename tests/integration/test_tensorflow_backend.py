@@ -13,7 +13,6 @@ import pytest
 import tritonclient.grpc as triton_grpc
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from model_tools import export as exporting
 from model_tools.bundle import SAVED_MODEL, SUMS, Bundle
 from model_tools.config import ModelConfig
 from model_tools.console import BadInput
@@ -25,10 +24,8 @@ TOLERANCE = 1e-5  # of a probability: the same library, other sums' order
 
 
 @pytest.fixture(scope="module")
-def exported(mobilenet: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    folder = tmp_path_factory.mktemp("exported") / "model"
-    exporting.export(folder, model=str(mobilenet), preprocessing="tf", saved_model=True)
-    return Bundle.load(folder)
+def exported(mobilenet_folder: Path) -> Bundle:
+    return Bundle.load(mobilenet_folder)
 
 
 def configuration(bundle: Bundle, local_model: Values, **changes: Any) -> ModelConfig:

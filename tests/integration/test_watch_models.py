@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ VALUES: dict[str, Any] = {
 }
 # Quiet for 5 s, a request that may live, and looks of 2 s; several times that on a busy machine.
 NOTICED = 60.0
+# Longer than the proxy is patient with a pod that is quiet, and than it takes to look.
+OBSERVED = 9.0
 
 
 @dataclass
@@ -80,8 +83,9 @@ class Pod:
         )
 
 
-@pytest.fixture
-def pod(tmp_path: Path) -> Iterator[Pod]:
+@contextmanager
+def running_pod(tmp_path: Path) -> Iterator[Pod]:
+    """Both, once the proxy is ready."""
     if shutil.which("haproxy") is None:
         pytest.skip("haproxy is not installed (Debian: apt install haproxy)")
     import onnx
@@ -111,6 +115,20 @@ def pod(tmp_path: Path) -> Iterator[Pod]:
             yield found
 
 
+@pytest.fixture
+def pod(tmp_path: Path) -> Iterator[Pod]:
+    """One to do harm to."""
+    with running_pod(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
+    """One that stays as it is."""
+    with running_pod(tmp_path_factory.mktemp("pod")) as found:
+        yield found
+
+
 def test_instances_that_stand_still_are_noticed(pod: Pod) -> None:
     for pid in pod.instances():
         os.kill(pid, signal.SIGSTOP)
@@ -120,37 +138,38 @@ def test_instances_that_stand_still_are_noticed(pod: Pod) -> None:
     assert requests.get(f"{pod.health}/v2/health/live", timeout=5).status_code == 503
 
 
-def test_a_pod_that_is_asked_for_nothing_stays_ready(pod: Pod) -> None:
-    before = pod.count("nv_inference_request_success")
-    pod.until(
-        lambda said: bool(said) or pod.count("nv_inference_request_success") >= before + 2, "looks of its own"
+def test_a_pod_that_is_asked_for_nothing_stays_ready(shared: Pod) -> None:
+    before = shared.count("nv_inference_request_success")
+    shared.until(
+        lambda said: bool(said) or shared.count("nv_inference_request_success") >= before + 2,
+        "looks of its own",
     )
-    assert not pod.ready()
+    assert not shared.ready()
 
 
-def test_a_pod_that_answers_is_asked_for_nothing_more(pod: Pod) -> None:
+def test_a_pod_that_answers_is_asked_for_nothing_more(shared: Pod) -> None:
     """However long requests wait, as long as some are answered."""
     stop = threading.Event()
     sent: list[int] = []
 
     def ask() -> None:
         while not stop.is_set():
-            sent.append(pod.infer())
+            sent.append(shared.infer())
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
-    before = pod.count("nv_inference_request_success")
+    before = shared.count("nv_inference_request_success")
     for thread in threads:
         thread.start()
     try:
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + OBSERVED
         while time.monotonic() < deadline:
-            assert not pod.ready()
+            assert not shared.ready()
             time.sleep(0.5)
     finally:
         stop.set()
         for thread in threads:
             thread.join()
-    assert pod.count("nv_inference_request_success") - before == sum(status == 200 for status in sent)
+    assert shared.count("nv_inference_request_success") - before == sum(status == 200 for status in sent)
 
 
 def test_an_instance_that_dies_takes_triton_along(pod: Pod) -> None:

@@ -22,8 +22,9 @@ test: env ## Unit, chart and integration tests: no root and no cluster needed
 test-e2e: env ## End-to-end tests on $KUBECONFIG, or on the embedded cluster
 	@$(BIN)/python -m demo --test-e2e
 
-test-nightly: env ## All of test-e2e, and the tests that are too long for every change
+test-nightly: env ## All of test-e2e, the tests that are too long for every change, more examples
 	@$(BIN)/python -m pytest -m nightly tests/integration tests/unit
+	@$(BIN)/python -m pytest $(TEST_OPTIONS) --hypothesis-profile thorough -m "not nightly" tests/chart tests/unit
 	@$(BIN)/python -m demo --test-e2e --nightly
 
 test-regions: env ## Routing between two regions, on two embedded clusters that it takes down afterwards

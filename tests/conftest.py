@@ -11,9 +11,15 @@ if TYPE_CHECKING:
 with suppress(ImportError):  # a GPU host may do without
     from hypothesis import HealthCheck, settings
 
-    settings.register_profile(
-        "any-machine", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
-    )
+    # Each run draws other examples; make test-nightly draws more of them at once.
+    for profile, examples in (("any-machine", 40), ("thorough", 200)):
+        settings.register_profile(
+            profile,
+            max_examples=examples,
+            deadline=None,
+            database=None,
+            suppress_health_check=[HealthCheck.too_slow],
+        )
     settings.load_profile("any-machine")
 
 # Files of more than some ten seconds: processes take them in this order, and then the others. One that waits

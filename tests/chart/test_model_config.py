@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from google.protobuf import text_format
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.grpc import model_config_pb2
 
@@ -150,7 +150,6 @@ def test_chart_and_model_tools_agree_on_a_values_file(file: Path | None) -> None
         assert given == ModelConfig.from_values(model, path).to_proto()
 
 
-@settings(max_examples=60)
 @given(model=valid_models())
 def test_chart_and_model_tools_agree_on_every_model(model: dict[str, Any]) -> None:
     assert charts_message(model) == ModelConfig.from_values(model).to_proto()
@@ -159,7 +158,6 @@ def test_chart_and_model_tools_agree_on_every_model(model: dict[str, Any]) -> No
 CHANGES = st.fixed_dictionaries({}, optional=PARTS)
 
 
-@settings(max_examples=60)
 @given(valid=valid_models(), changes=CHANGES)
 def test_chart_and_model_tools_lay_an_extra_model_over_the_first_alike(
     valid: dict[str, Any], changes: dict[str, Any]
@@ -177,7 +175,6 @@ def test_chart_and_model_tools_lay_an_extra_model_over_the_first_alike(
         assert given == expected
 
 
-@settings(max_examples=80)
 @given(valid=valid_models(), part=ONE_PART)
 def test_chart_and_model_tools_refuse_the_same_models(valid: dict[str, Any], part: tuple[str, Any]) -> None:
     """One part of a good model is replaced by one that may be bad."""

@@ -56,6 +56,10 @@ def sizes(context: click.Context, option: click.Parameter, value: str) -> list[i
 @click.option(
     "--set", "sets", multiple=True, metavar="KEY=VALUE", help="A value of the chart, as helm takes it."
 )
+@click.option(
+    "--wait", default="watcher", show_default=True, type=click.Choice(["watcher", "legacy", "hookOnly"]),
+    help="How helm waits for pods; hookOnly: not at all.",
+)  # fmt: skip
 @click.option("--output", default=BUILD, type=click.Path(path_type=Path), help="Folder for NODES.json.")
 @click.option("--write", is_flag=True, help="Measure nothing; write the record, the tables and the plot.")
 @click.option("--check", is_flag=True, help="Measure nothing; status 1 where these are not current.")
@@ -63,6 +67,7 @@ def cli(
     nodes: list[int],
     start: float,
     drain: float,
+    wait: str,
     sets: tuple[str, ...],
     output: Path,
     write: bool,
@@ -85,7 +90,7 @@ def cli(
                 file.write_text(json.dumps(record, indent=1) + "\n")
 
             measurement = Measurement(
-                count, Settings(start, drain, sets), fleet, usage, chart, scratch, keep, _say
+                count, Settings(start, drain, wait, sets), fleet, usage, chart, scratch, keep, _say
             )
             try:
                 measurement.run()

@@ -33,10 +33,11 @@ PER_POD, AT_LEAST = 2.0, 240.0
 @dataclass(frozen=True)
 class Settings:
     """start: seconds from a pod's being scheduled to its being ready. drain: from its being told to end to
-    its being gone. sets: values for helm's --set."""
+    its being gone. wait: how helm waits. sets: values for helm's --set."""
 
     start: float
     drain: float
+    wait: str = "watcher"
     sets: tuple[str, ...] = ()
 
 
@@ -221,7 +222,7 @@ class Measurement:
         return counts
 
     def _helm(self, done: Callable[[], bool], shortest: float, found: dict[str, Any]) -> None:
-        """helm upgrade --install with --wait, until helm has ended and the pods are as they should be."""
+        """helm upgrade --install, until helm has ended and the pods are as they should be."""
         values = self._scratch / "values.json"
         # What changes the pods' template from one time to the next.
         delay = 1000 + int(shortest > 0)
@@ -232,7 +233,8 @@ class Measurement:
         helm = self._start(
             "helm",
             ["helm", "upgrade", "--install", RELEASE, str(self._chart), "--namespace", NAMESPACE,
-             "--create-namespace", "--values", str(values), *sets, "--wait", "--timeout", f"{limit:.0f}s"],
+             "--create-namespace", "--values", str(values), *sets, f"--wait={self.settings.wait}",
+             "--timeout", f"{limit:.0f}s"],
         )  # fmt: skip
 
         def settled() -> bool:

@@ -22,6 +22,7 @@ TIMES = {
     "rollout": "rollout",
     "drain": "drain of a tenth",
 }
+RULES = "rules' evaluation"
 PROGRAMS = ("API server", "etcd", "controller manager", "scheduler", "Prometheus", "kwok")
 
 
@@ -73,11 +74,14 @@ _ROWS: dict[str, Any] = {
     "last pod created after": lambda r: f"{r['install']['pods']['created']:.0f} s",
     "last pod scheduled after": lambda r: f"{r['install']['pods']['scheduled']:.0f} s",
     "all pods ready after": lambda r: f"{r['install']['all ready']:.0f} s",
-    "`helm install --wait` ended after": lambda r: f"{r['install']['helm']:.0f} s",
+    "`helm upgrade --install` ended after (`--wait`)": lambda r: (
+        f"{r['install']['helm']:.0f} s ({r['wait']})"
+    ),
     "most pods on one node, nodes used": lambda r: (
         f"{max(r[phase]['pods']['most_on_a_node'] for phase in TIMES)}, {r['install']['nodes used']:,}"
     ),
     "rollout": lambda r: f"{r['rollout']['all ready']:.0f} s",
+    "helm ended after": lambda r: f"{r['rollout']['helm']:.0f} s",
     "the same, if the control plane took no time": lambda r: f"{r['rollout']['shortest']:.0f} s",
     "most pods (promised), fewest ready (promised)": _kept,
     "nodes drained, in": lambda r: f"{r['drain']['nodes']:,}, {r['drain']['drained']:.0f} s",
@@ -92,17 +96,18 @@ _ROWS: dict[str, Any] = {
     "sent of them to each kube-proxy in a rollout": _sent,
     "kube-proxy's rules": lambda r: f"{r['endpoints']['kube-proxy']['rules']:,.0f}",
     "headless name over UDP; over TCP": _answer,
-    "Prometheus' targets, found after": lambda r: (
-        f"{r['monitoring']['targets']:,}, {r['monitoring']['found after']:.0f} s"
-    ),
+    "Prometheus' targets, series": lambda r: f"{r['monitoring']['targets']:,}, {r['monitoring']['series']:,}",
+    "one evaluation of all the release's rules": lambda r: f"{r['monitoring'][RULES]:.2f} s",
     "processors' seconds: install": lambda r: f"{processors(r, 'install'):.0f}",
     "processors' seconds: rollout": lambda r: f"{processors(r, 'rollout'):.0f}",
     "of these, API server": lambda r: f"{processors(r, 'rollout', 'API server'):.0f}",
     "controller manager": lambda r: f"{processors(r, 'rollout', 'controller manager'):.0f}",
     "scheduler": lambda r: f"{processors(r, 'rollout', 'scheduler'):.0f}",
     "etcd": lambda r: f"{processors(r, 'rollout', 'etcd'):.0f}",
-    "memory, MiB: API server, controller manager, scheduler, etcd": lambda r: ", ".join(
-        f"{memory(r, name):.0f}" for name in ("API server", "controller manager", "scheduler", "etcd")
+    "Prometheus": lambda r: f"{processors(r, 'rollout', 'Prometheus'):.0f}",
+    "memory, MiB: API server, controller manager, scheduler, etcd, Prometheus": lambda r: ", ".join(
+        f"{memory(r, name):,.0f}"
+        for name in ("API server", "controller manager", "scheduler", "etcd", "Prometheus")
     ),
 }
 

@@ -155,7 +155,7 @@ def diff_command(regions: list[Region], chart: Path, as_json: bool) -> None:
     is_flag=True,
     help="Run each region's load test instead: for a fleet that nobody uses yet.",
 )
-@click.option("--timeout", default=1200, show_default=True, help="Seconds for one upgrade or rollback.")
+@click.option("--timeout", default=3600, show_default=True, help="Seconds for one upgrade or rollback.")
 @click.option("--all-back", is_flag=True, help="After a failure, take back the regions before it too.")
 @AS_JSON
 def upgrade_command(

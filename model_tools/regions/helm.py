@@ -36,7 +36,7 @@ class Helm:
     """The release of one region. timeout: seconds that an upgrade or a rollback may take."""
 
     region: Region
-    timeout: int = 1200
+    timeout: int = 3600
 
     def installed(self) -> Installed | None:
         """None where there is no such release. Raises HelmFailed."""

@@ -206,15 +206,21 @@ def test_a_simulated_node_is_marked_as_a_worker_and_takes_none_of_the_clusters_o
 
 def test_kwoks_stages_get_the_delays(tmp_path: Path) -> None:
     for name in ("node-initialize", "pod-ready", "pod-delete", "pod-complete"):
-        stage = {"metadata": {"name": name}, "spec": {"next": {"delete": name == "pod-delete"}}}
+        phase = {"key": ".status.phase", "operator": "In", "values": ["Pending"]}
+        stage = {
+            "metadata": {"name": name},
+            "spec": {"selector": {"matchExpressions": [phase]}, "next": {"delete": name == "pod-delete"}},
+        }
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(stage))
-    made = {
-        each["metadata"]["name"]: each["spec"]
-        for each in yaml.safe_load_all(simulated.stages(tmp_path, 5, 0.5))
-    }
+    configuration, *stages = yaml.safe_load_all(simulated.stages(tmp_path, 5, 0.5))
+    assert set(configuration["options"].values()) == {simulated.PARALLEL}
+    made = {stage["metadata"]["name"]: stage["spec"] for stage in stages}
+    assert set(made) == {"node-initialize", "pod-ready", "pod-ready-again", "pod-delete"}
     assert made["pod-ready"]["delay"] == {"durationMilliseconds": 5000}
-    assert made["pod-delete"] == {"delay": {"durationMilliseconds": 500}, "next": {"delete": True}}
-    assert set(made) == {"node-initialize", "pod-ready", "pod-delete"}
+    assert made["pod-delete"]["delay"] == {"durationMilliseconds": 500}
+    assert made["pod-delete"]["next"] == {"delete": True}
+    phases = {name: spec["selector"]["matchExpressions"][0]["values"] for name, spec in made.items()}
+    assert (phases["pod-ready"], phases["pod-ready-again"]) == (["Pending"], ["Running"])
 
 
 def test_a_record_without_all_phases_has_empty_cells() -> None:

@@ -31,8 +31,11 @@ CAPACITY = {"cpu": "8", "memory": "30Gi", "ephemeral-storage": "100Gi", "pods": 
 
 
 def stages(folder: Path, start: float, drain: float) -> str:
-    """kwok's configuration, as YAML: its own stages for nodes and pods with these delays. A pod is ready so many
-    seconds after it was scheduled, its init containers completed, and gone so many after it was told to end."""
+    """kwok's configuration, as YAML: its own stages for nodes and pods with these delays.
+
+    A pod is ready so many seconds after it was scheduled, its init containers completed, and gone so many after
+    it was told to end.
+    """
     delays = {"pod-ready": start, "pod-delete": drain, "node-initialize": 0.0}
     options = ("nodeLeaseParallelism", "nodePlayStageParallelism", "podPlayStageParallelism")
     documents: list[dict[str, Any]] = [
@@ -53,8 +56,8 @@ def stages(folder: Path, start: float, drain: float) -> str:
 
 
 def _again(stage: dict[str, Any]) -> dict[str, Any]:
-    """As kubelets do, and kwok's stages don't: says again that a running pod is ready, after the controller that
-    took its node for lost has said that it is not."""
+    """As kubelets do, and kwok's stages don't: says again that a running pod is ready, after the controller
+    that took its node for lost has said that it is not."""
     again = copy.deepcopy(stage)
     again["metadata"]["name"] = "pod-ready-again"
     again["spec"]["delay"] = {"durationMilliseconds": 1000}

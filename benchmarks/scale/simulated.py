@@ -33,8 +33,8 @@ CAPACITY = {"cpu": "8", "memory": "30Gi", "ephemeral-storage": "100Gi", "pods": 
 def stages(folder: Path, start: float, drain: float) -> str:
     """kwok's configuration, as YAML: its own stages for nodes and pods with these delays.
 
-    A pod is ready so many seconds after it was scheduled, its init containers completed, and gone so many after
-    it was told to end.
+    A pod is ready so many seconds after it was scheduled, its init containers completed, and gone so many
+    after it was told to end.
     """
     delays = {"pod-ready": start, "pod-delete": drain, "node-initialize": 0.0}
     options = ("nodeLeaseParallelism", "nodePlayStageParallelism", "podPlayStageParallelism")

@@ -22,7 +22,6 @@ TIMES = {
     "rollout": "rollout",
     "drain": "drain of a tenth",
 }
-RULES = "rules' evaluation"
 PROGRAMS = ("API server", "etcd", "controller manager", "scheduler", "Prometheus", "kwok")
 
 
@@ -96,8 +95,9 @@ _ROWS: dict[str, Any] = {
     "sent of them to each kube-proxy in a rollout": _sent,
     "kube-proxy's rules": lambda r: f"{r['endpoints']['kube-proxy']['rules']:,.0f}",
     "headless name over UDP; over TCP": _answer,
-    "Prometheus' targets, series": lambda r: f"{r['monitoring']['targets']:,}, {r['monitoring']['series']:,}",
-    "one evaluation of all the release's rules": lambda r: f"{r['monitoring'][RULES]:.2f} s",
+    "Prometheus' targets, all found": lambda r: (
+        f"{r['monitoring']['targets']:,}, within {r['monitoring']['found after']:.0f} s of helm's end"
+    ),
     "processors' seconds: install": lambda r: f"{processors(r, 'install'):.0f}",
     "processors' seconds: rollout": lambda r: f"{processors(r, 'rollout'):.0f}",
     "of these, API server": lambda r: f"{processors(r, 'rollout', 'API server'):.0f}",

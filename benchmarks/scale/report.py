@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RECORD = ROOT / "benchmarks" / "scale" / "record.json"
 DOCUMENT = ROOT / "docs" / "scale.md"
 PLOT = ROOT / "docs" / "images" / "scale.svg"
-SIZE = (9.6, 3.6)  # inches: a page's width
+SIZE = (9.6, 4.0)  # inches: a page's width
 TIMES = {
     "install": "all pods ready",
     "rollout": "rollout",
@@ -151,7 +151,7 @@ def _style(axes: Axes, sizes: list[int], grid: str) -> None:
     axes.grid(axis="y", color=grid, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="upper left")
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
 
 
 def written(document: str, records: list[dict[str, Any]]) -> str:

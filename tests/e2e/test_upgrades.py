@@ -34,9 +34,10 @@ def git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
 
 
 def previous_commit() -> str:
-    """The newest commit whose templates are not those in the working tree."""
+    """The newest commit whose templates are not those in the working tree; what a merge brought in never was
+    a chart by itself."""
     templates = f"{CHART}/templates"
-    commits = git("log", "--format=%H", "-n", "50", "--", templates).stdout.decode().split()
+    commits = git("log", "--first-parent", "--format=%H", "-n", "50", "--", templates).stdout.decode().split()
     for commit in commits:
         if git("diff", "--quiet", commit, "--", templates).returncode:
             return commit
@@ -64,9 +65,11 @@ class Upgraded:
     values: dict[str, Any]
     folder: Path
 
-    def upgrade(self, chart: Path | None = None, **changes: Any) -> None:
-        values = merged(self.values, changes)
-        done = self.helm.install(NAME, chart or self.chart, values, self.folder, TIMEOUT)
+    def upgrade(self, **changes: Any) -> None:
+        self.install(self.chart, merged(self.values, changes))
+
+    def install(self, chart: Path, values: dict[str, Any]) -> None:
+        done = self.helm.install(NAME, chart, values, self.folder, TIMEOUT)
         assert done.returncode == 0, done.stdout + done.stderr
         ready = kubectl(
             "rollout", "status", f"deployment/{self.release.fullname}-triton", f"--timeout={TIMEOUT // 2}s",
@@ -108,14 +111,26 @@ def upgraded(
     values = merged(helm.user_values(release.name), changes)
     found = Upgraded(release, helm, chart, values, tmp_path_factory.mktemp("values"))
     with helm.gone_afterwards(NAME):
-        found.upgrade(before, **known_to(before, values))
+        found.install(before, known_to(before, values))
         yield found
 
 
 def known_to(chart: Path, values: dict[str, Any]) -> dict[str, Any]:
-    """Changes that take out of values the top-level blocks that an older chart did not have."""
-    properties = json.loads((chart / "values.schema.json").read_text())["properties"]
-    return {key: None for key in values if key not in properties}
+    """The values without those that an older chart's schema does not have."""
+    schema = json.loads((chart / "values.schema.json").read_text())
+
+    def kept(value: Any, allowed: dict[str, Any]) -> Any:
+        if reference := allowed.get("$ref"):
+            return kept(value, schema["definitions"][reference.rpartition("/")[2]])
+        if not isinstance(value, dict) or allowed.get("additionalProperties", True) is not False:
+            return value
+        return {
+            key: kept(each, allowed["properties"][key])
+            for key, each in value.items()
+            if key in allowed["properties"]
+        }
+
+    return kept(values, schema)
 
 
 def under_load(upgraded: Upgraded, rate: float, act: Callable[[], None]) -> dict[str, int]:

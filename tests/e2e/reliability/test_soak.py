@@ -19,6 +19,7 @@ from .test_faults import counts
 from .usage import watched
 
 SHARE = 0.7  # of the capacity
+WARM, NEARLY_ALL = 30, 0.9  # seconds and share before it: what queues and allocators need at their fullest
 WINDOWS = 12  # of each of which the median counts, so that a pause of the machine is one window's
 
 
@@ -45,15 +46,15 @@ def test_nothing_grows_under_a_steady_load(
     seconds = float(pytestconfig.getoption("soak"))
     service.scale(1)
     restarts = service.restarts()
-    steady = (seconds, SHARE * CAPACITY / 2)
-    load = (stream("grpc", steady), stream("http", steady))
+    steps = (WARM, NEARLY_ALL * CAPACITY / 2), (seconds, SHARE * CAPACITY / 2)
+    load = (stream("grpc", *steps), stream("http", *steps))
     every = max(1.0, seconds / 600)
     with watched(service.pods()[0], every) as usage, sending(service, *load) as sender:
-        sent = sender.wait(seconds + 180)
-    end = sent.began + seconds
-    half = sent.began + seconds / 2
+        sent = sender.wait(WARM + seconds + 180)
+    began = sent.began + WARM
+    half, end = began + seconds / 2, began + seconds
     memory, files = usage.memory(half, end), usage.files(half, end)
-    edges = np.linspace(sent.began + 0.1 * seconds, end, WINDOWS + 1)
+    edges = np.linspace(began + 0.1 * seconds, end, WINDOWS + 1)
     medians = np.array(
         [np.median(sent.took[sent.ok & sent.during(*span)]) for span in itertools.pairwise(edges)]
     )

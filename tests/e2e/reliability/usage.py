@@ -17,6 +17,8 @@ from cluster import cgroups
 
 from . import node
 
+# Not the pages of files, which grow and shrink with the page cache and with who else has them mapped.
+OF_ITS_OWN = ("Pss_Anon:", "Pss_Shmem:")
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -34,7 +36,7 @@ class Usage:
             proc = Path(f"/proc/{pid}")
             rollup = (proc / "smaps_rollup").read_text()
             memory += sum(
-                int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:")
+                int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith(OF_ITS_OWN)
             )
             files += len(list((proc / "fd").iterdir()))
             stat = (proc / "stat").read_text().rsplit(")", 1)[1].split()

@@ -15,8 +15,6 @@ from model_tools.kube import Release, service_session
 from model_tools.slo.measure import Source, read_load
 from model_tools.slo.prometheus import Prometheus
 
-pytestmark = pytest.mark.nightly
-
 # What comes with the release, and with any cluster that its alerts are meant for.
 HERE = {"triton", "prometheus", "kube-state-metrics", "rules"}
 # Only there while something is wrong, or waits.

@@ -25,7 +25,7 @@ SELECTOR = f"app.kubernetes.io/instance={RELEASE},app.kubernetes.io/component=tr
 CLAIM = f"{FULLNAME}-engines"
 TIMEOUT = 240  # seconds for two pods to be ready on a busy machine
 
-pytestmark = [pytest.mark.nightly, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")

@@ -24,11 +24,7 @@ from model_tools.console import BadInput
 
 from .embedded import EMBEDDED
 
-pytestmark = [
-    pytest.mark.nightly,
-    *EMBEDDED,
-    pytest.mark.timeout(600),
-]
+pytestmark = [*EMBEDDED, pytest.mark.timeout(600)]
 # An image that every node has; it has perl.
 IMAGE = f"{control.REPOSITORY}/kube-proxy:{KUBERNETES.version('k8s.io/kubernetes')}"
 # Answers every connection and every datagram with one line.

@@ -17,7 +17,7 @@ from .helm import Helm, kubectl, merged
 from .load import constant_load
 from .metrics import served
 
-pytestmark = [pytest.mark.nightly, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 USERS = 8
 AFTER = 20  # requests over each protocol after the last pod is in place

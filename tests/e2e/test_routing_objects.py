@@ -19,8 +19,6 @@ from chart import schemas
 
 from .helm import kubectl
 
-pytestmark = pytest.mark.nightly
-
 ROOT = Path(__file__).resolve().parents[2]
 FLEET = ROOT / "values" / "fleet.yaml"
 REGIONS = sorted((ROOT / "values" / "regions").glob("*.yaml"))

@@ -26,7 +26,7 @@ USERS = 4
 AFTER = 10  # requests over each protocol after an upgrade
 TIMEOUT = 300
 
-pytestmark = [pytest.mark.nightly, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.timeout(1200)
 
 
 def git(*arguments: str) -> subprocess.CompletedProcess[bytes]:

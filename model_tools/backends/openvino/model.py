@@ -13,18 +13,20 @@ INFERENCE_NUM_THREADS  threads an instance computes with; 0 (default) shares wha
 Triton goes on without a process that died: it is ready, and fails what it would have given to that one. So
 an instance that ends before it is told to takes Triton along, and whoever runs Triton starts it anew. A batch
 that takes longer than the environment's EXECUTION_SECONDS (0 or none: no limit) ends its instance so, with a
-trace of all threads in Triton's log.
+trace of all threads in Triton's log; one whose process stands still for as long takes Triton along too.
 
-It needs nothing but the standard library, a shell, numpy < 2 and openvino, which lie beside Triton's Python
+It needs nothing but the standard library, bash, numpy < 2 and openvino, which lie beside Triton's Python
 backend.
 """
 
+import contextlib
 import faulthandler
 import json
 import math
 import os
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +74,7 @@ class TritonPythonModel:
         release = openvino.__version__.split("-")[0]
         self._log(f"{args['model_instance_name']}: OpenVINO {release}, {shown}, {streams} streams")
         self._limit = float(os.environ.get("EXECUTION_SECONDS") or 0)
-        self._guard = _end_triton_with_this_process()
+        self._guard = _Guard(self._limit)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answers the requests of one dynamic batch, each with its own rows, or with its own error."""
@@ -111,7 +113,7 @@ class TritonPythonModel:
     def finalize(self) -> None:
         """Lets OpenVINO's threads go before the process ends, as it is meant to."""
         self._requests = []
-        self._guard.communicate(b"\n")
+        self._guard.leave()
 
     def _load(self, core: Any, engine: Path, model: Path, properties: dict[str, Any]) -> Any | None:
         """The engine, or None where model.onnx has to do instead. Raises where there is no model.onnx."""
@@ -219,14 +221,42 @@ class _Tensor:
     shape: tuple[int, ...]
 
 
-def _end_triton_with_this_process() -> "subprocess.Popen[bytes]":
-    """A shell that kills Triton when this process has ended, unless it gets a line before.
+class _Guard:
+    """A shell that kills Triton when this process has ended, or been silent for `limit` seconds (0: however
+    long), unless it is told that the end is meant.
 
     It waits at a pipe that nobody else holds, which the kernel closes even where this process is killed. Told
     to end in good order, Triton would first fail requests for as long as it waits for what is gone.
     """
-    script = 'read -r _ || { echo "an instance has died: Triton ends" >&2; kill -KILL "$1"; }'
-    return subprocess.Popen(["sh", "-c", script, "sh", str(os.getppid())], stdin=subprocess.PIPE)
+
+    SCRIPT = """
+        while read -r ${2:+-t "$2"} line || { code=$?; false; }; do [ "$line" = end ] && exit; done
+        [ $code -gt 128 ] && what="stands still" || what="has died"
+        echo "an instance $what: Triton ends" >&2
+        kill -KILL "$1"
+    """
+
+    def __init__(self, limit: float) -> None:
+        triton = str(os.getppid())
+        command = ["bash", "-c", self.SCRIPT, "guard", triton, *([str(limit)] if limit else [])]
+        self._shell = subprocess.Popen(command, stdin=subprocess.PIPE)
+        self._ending = threading.Event()
+        if limit:
+            threading.Thread(target=self._beats, args=(limit / 5,), daemon=True).start()
+
+    def _beats(self, every: float) -> None:
+        with contextlib.suppress(BrokenPipeError):  # the shell has been told to leave meanwhile
+            while not self._ending.wait(every):
+                self._tell(b"alive\n")
+
+    def _tell(self, line: bytes) -> None:
+        assert self._shell.stdin is not None
+        os.write(self._shell.stdin.fileno(), line)
+
+    def leave(self) -> None:
+        self._ending.set()
+        self._tell(b"end\n")
+        self._shell.wait()
 
 
 def _libraries() -> tuple[Any, Any]:

@@ -30,7 +30,7 @@ from .record import Row
 from .sender import Sent, sending, stream
 from .service import DEPLOYMENT, NAMESPACE, VALUES, Service, config_map, run
 
-pytestmark = [pytest.mark.nightly, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 RATE = 10.0  # requests a second over each protocol: a tenth of what a pod can answer
 BEFORE, AFTER = 5, 10  # seconds of load around all that a test does
@@ -86,30 +86,26 @@ class Fault:
         return int(2 * RATE * self.for_seconds * self.share)
 
 
-def kill(process: Callable[[Any], int]) -> Callable[[Scene], None]:
-    """Ends a process of the pod, and with it Triton."""
+def kill(process: Callable[[Any], int], by: signal.Signals = signal.SIGKILL) -> Callable[[Scene], None]:
+    """Ends a process of the pod, or stops it for good, and with it Triton."""
 
     def harmed(scene: Scene) -> None:
         before = scene.service.restarts()[scene.name]
-        os.kill(process(scene.pod), signal.SIGKILL)
+        os.kill(process(scene.pod), by)
         until(lambda: scene.service.restarts()[scene.name] == before + 1, "Triton's restart", 60)
         scene.whole(120)
 
     return harmed
 
 
-def stop(process: Callable[[Any], int]) -> Callable[[Scene], None]:
-    """Until the kubelet, two minutes later, starts Triton anew: no process can tell that one stands still."""
-
-    def harmed(scene: Scene) -> None:
-        before = scene.service.restarts()[scene.name]
-        with harm.stopped(process(scene.pod)):
-            until(lambda: scene.service.ready() < 2, "a pod that is not ready", NOTICED)
-            scene.notes["not ready after, s"] = scene.since()
-            until(lambda: scene.service.restarts()[scene.name] > before, "Triton's restart", 300)
-        scene.whole(120)
-
-    return harmed
+def stop_triton(scene: Scene) -> None:
+    """Until the kubelet, two minutes later, starts it anew."""
+    before = scene.service.restarts()[scene.name]
+    with harm.stopped(harm.triton(scene.pod)):
+        until(lambda: scene.service.ready() < 2, "a pod that is not ready", NOTICED)
+        scene.notes["not ready after, s"] = scene.since()
+        until(lambda: scene.service.restarts()[scene.name] > before, "Triton's restart", 300)
+    scene.whole(120)
 
 
 def ask_the_model(to: str, ends_within: float, whole_within: float) -> Callable[[Scene], None]:
@@ -258,7 +254,6 @@ def put_the_clock_forward(scene: Scene) -> None:
     run("apply", "--server-side", "--filename", "-", given=given)
     environment = {
         "LD_PRELOAD": f"/faketime/{library.name}",
-        "FAKETIME": "+0",
         "FAKETIME_TIMESTAMP_FILE": "/tmp/clock",
         "FAKETIME_CACHE_DURATION": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
@@ -331,11 +326,11 @@ FAULTS = [
     Fault(
         "instance-stopped",
         "SIGSTOP to the process of one model instance",
-        "the pod is out of service within seconds, and Triton anew after two minutes",
-        "batches that the instance gets until the pod is not ready",
-        stop(an_instance),
-        for_seconds=NOTICED,
-        share=0.5,
+        "Triton starts anew once the process has been silent for triton.executionSeconds",
+        "a batch that the instance has or gets; then as for Triton killed",
+        kill(an_instance, signal.SIGSTOP),
+        for_seconds=EXECUTION + 5 + TOLD,
+        share=0.6,
         nightly=True,
     ),
     Fault(
@@ -343,7 +338,7 @@ FAULTS = [
         "SIGSTOP to Triton in one pod",
         "the pod is out of service after three probes, and Triton anew after two minutes",
         "half of the requests until the pod is not ready",
-        stop(harm.triton),
+        stop_triton,
         for_seconds=NOTICED,
         share=0.6,
         nightly=True,

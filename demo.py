@@ -101,15 +101,14 @@ class Target:
         ]
         if self.kubeconfig:
             return [*images, self.install(("model image", "chart"))]
-        keda = test_cluster and not marks  # dear to build, and the nightly tests' alone
+        keda = ["--with", "keda"] if test_cluster else []
         cluster = [
-            Step("programs", [BIN / "cluster", "build", *(["--with", "keda"] if keda else [])]),
+            Step("programs", [BIN / "cluster", "build", *keda]),
             Step("cluster", [BIN / "cluster", "up", "--images", IMAGES], ("programs", "model image")),
         ]
         if test_cluster:
             tests = self.reach(*pytest(CLUSTER_TESTS, *marks))
             cluster.append(Step("cluster tests", tests, ("cluster",)))
-        if keda:
             cluster.append(Step("keda", [BIN / "cluster", "add", "keda"], ("cluster tests",)))
         return [*images, *cluster, self.install((cluster[-1].name, "chart"))]
 

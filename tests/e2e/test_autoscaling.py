@@ -26,7 +26,7 @@ from model_tools.kube import Release, api_session, service_session
 from .helm import Helm, merged
 from .waiting import until
 
-pytestmark = pytest.mark.nightly
+pytestmark = pytest.mark.timeout(1200)
 
 NAMESPACE = "autoscaled-by-test"
 NAME = "autoscaled"

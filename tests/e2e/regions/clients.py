@@ -15,7 +15,6 @@ from typing import IO
 
 import click
 
-from loadtest.arrivals import Schedule
 from loadtest.clients import Client, GrpcClient, HttpClient, RequestFailed
 from loadtest.payloads import ModelInterface
 
@@ -54,12 +53,11 @@ def use(kind: type[GrpcClient] | type[HttpClient], url: str, model: ModelInterfa
         log: Log, over: threading.Event) -> None:  # fmt: skip
     client: Client = kind(url, model.name, TIMEOUT, model)
     requests = kind.build(model)
-    schedule = Schedule(rate, time.perf_counter())
-    number = user
-    while not over.wait(schedule.wait(time.perf_counter())):
+    began, number = time.perf_counter(), 0
+    while not over.wait(max(0.0, began + number / rate - time.perf_counter())):
         start, outcome = time.time(), "success"
         try:
-            client.infer(requests[number % len(requests)])
+            client.infer(requests[(user + number) % len(requests)])
         except RequestFailed as failure:
             outcome = str(failure)
         log.write(kind.protocol, user, start, outcome)

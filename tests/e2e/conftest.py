@@ -68,10 +68,10 @@ def helm(release: Release) -> Helm:
 
 @pytest.fixture(scope="session")
 def chart(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The chart without its optional dependency, as it installs where an operator is already there."""
-    from charts.package import package
+    """The chart as `make dist` writes it: an archive, away from the checkout."""
+    from charts.dist import chart
 
-    return package(tmp_path_factory.mktemp("chart") / "inference-system")
+    return chart(tmp_path_factory.mktemp("chart"))
 
 
 @pytest.fixture(scope="module")

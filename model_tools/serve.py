@@ -231,6 +231,7 @@ class LocalTriton:
             with (
                 contextlib.suppress(URLError, OSError),
                 urlopen(f"http://{self.http}/v2/health/ready", timeout=1),
+                urlopen(f"http://{self.metrics}/metrics", timeout=1),  # which Triton opens last
             ):
                 return
             try:

@@ -230,8 +230,9 @@ def test_prometheus_and_locust_agree_about_one_load(
         assert measured.value is not None, f"{name}: {measured.detail}"
         assert other.value is not None, f"{name}: {other.detail}"
         # Scrapes a second apart shift the window's edges, and buckets are up to half apart; a wrong unit or a
-        # forgotten protocol is further off.
-        assert other.value == pytest.approx(measured.value, rel=0.5), name
+        # forgotten protocol is further off. A pause at an edge moves a tail by more, but not as a unit does.
+        within = 30 if name in ("latency.client.p95", "latency.client.p99") else 2
+        assert measured.value / within <= other.value <= measured.value * within, name
     assert measurement.values["availability"].value == 1
     queue = measurement.values["queueTime"].value
     assert queue is not None

@@ -19,6 +19,10 @@ from model_tools.slo.prometheus import NoData, Prometheus, Series
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# What pods of others may have and Triton's not: a limit of KEDA's processors is no data about ours.
+PER_POD = {"CPU limit"}
+OF_TRITON = ', pod=~".+-triton-.+"'
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -115,7 +119,11 @@ def inventory(prometheus: Prometheus, window: Window) -> set[str]:
     for metric in METRICS:
         name = f"{metric.name}_count" if metric.kind == "histogram" else metric.name
         sources.setdefault(metric.source, set()).add(name)
-    return {source for source, names in sources.items() if _exists(prometheus, names, window)}
+    return {
+        source
+        for source, names in sources.items()
+        if _exists(prometheus, names, window, OF_TRITON if source in PER_POD else "")
+    }
 
 
 def faults(findings: Iterable[Finding]) -> Iterator[str]:
@@ -123,11 +131,11 @@ def faults(findings: Iterable[Finding]) -> Iterator[str]:
         yield from finding.faults
 
 
-def _exists(prometheus: Prometheus, names: set[str], window: Window) -> bool:
+def _exists(prometheus: Prometheus, names: set[str], window: Window, further: str) -> bool:
     span = max(1, round(window.end - window.start))
     try:
         prometheus.samples(
-            f'count(last_over_time({{__name__=~"{"|".join(sorted(names))}"}}[{span}s]))', window.end
+            f'count(last_over_time({{__name__=~"{"|".join(sorted(names))}"{further}}}[{span}s]))', window.end
         )
     except NoData:
         return False

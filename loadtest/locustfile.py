@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import random
 import sys
 import time
@@ -19,6 +20,10 @@ from gevent import sleep
 from locust import User, events, task
 from locust.exception import StopUser
 from locust.runners import LocalRunner, MasterRunner, WorkerRunner
+
+# The open loop's sender is a process. gRPC's support of forks would start a poller in the child, whose
+# descriptors are closed before it becomes the sender, and at times end it there (grpc/grpc#43157).
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 # Locust has patched the standard library by now; gRPC must follow before its first object is made, or one
 # waiting request would stop every other user of the process.

@@ -137,7 +137,7 @@ DASHBOARD_SCHEMA = Component(
     shares=False,
 )
 
-# Nodes that are objects and nothing else, for benchmarks/scale.py.
+# Nodes that are objects and nothing else, for benchmarks/scale.
 KWOK = Component(
     "kwok",
     {"kwok": "sigs.k8s.io/kwok/cmd/kwok"},

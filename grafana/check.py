@@ -19,9 +19,8 @@ from model_tools.slo.prometheus import NoData, Prometheus, Series
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# What pods of others may have and Triton's not: a limit of KEDA's processors is no data about ours.
-PER_POD = {"CPU limit"}
-OF_TRITON = ', pod=~".+-triton-.+"'
+# Which series of a source count, where others export the same: a CPU limit of KEDA is none of Triton.
+ONLY = {"CPU limit": ', pod=~".+-triton-.+"'}
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ def inventory(prometheus: Prometheus, window: Window) -> set[str]:
     return {
         source
         for source, names in sources.items()
-        if _exists(prometheus, names, window, OF_TRITON if source in PER_POD else "")
+        if _exists(prometheus, names, window, ONLY.get(source, ""))
     }
 
 
@@ -131,11 +130,11 @@ def faults(findings: Iterable[Finding]) -> Iterator[str]:
         yield from finding.faults
 
 
-def _exists(prometheus: Prometheus, names: set[str], window: Window, further: str) -> bool:
+def _exists(prometheus: Prometheus, names: set[str], window: Window, only: str) -> bool:
     span = max(1, round(window.end - window.start))
     try:
         prometheus.samples(
-            f'count(last_over_time({{__name__=~"{"|".join(sorted(names))}"{further}}}[{span}s]))', window.end
+            f'count(last_over_time({{__name__=~"{"|".join(sorted(names))}"{only}}}[{span}s]))', window.end
         )
     except NoData:
         return False

@@ -196,28 +196,24 @@ def test_no_request_fails_under_load(
 
 
 def test_long_lived_grpc_channels_spread_over_new_pods(fleet: Fleet, pytestconfig: pytest.Config) -> None:
-    """Channels that were opened to one pod: a minute after two more, each has 25 to 42 % of the requests."""
+    """Channels that were opened to one pod: seconds after two more, each has 25 to 42 % of the requests.
+
+    Each channel begins its round anew, at any pod, whenever a connection has reached its age, so with few
+    requests the shares are mostly chance: a third of 480 has a standard deviation of 2 %, at most.
+    """
     fleet.scale(1)
-    with constant_load(fleet.release, pytestconfig.getoption("rate"), USERS, protocol="grpc") as load:
+    rate = 2 * pytestconfig.getoption("rate")
+    with constant_load(fleet.release, rate, USERS, protocol="grpc") as load:
         load.go_on(20)
         fleet.scale(3)
-        began = time.monotonic()
-        load.go_on(1)
-        counts = served(fleet.release, [pod["metadata"]["name"] for pod in fleet.pods()])
-        shares: dict[str, float] = {}
-        spread_after = None
-        while time.monotonic() - began < 60:
-            load.go_on(40)
-            now = served(fleet.release, list(counts))
-            window = {name: now[name] - counts[name] for name in counts}
-            shares = {name: count / sum(window.values()) for name, count in window.items()}
-            counts = now
-            if all(0.25 <= share <= 0.42 for share in shares.values()):
-                spread_after = time.monotonic() - began
-                break
+        load.go_on(80)  # at eight a second that is two ages of a connection
+        before = served(fleet.release, [pod["metadata"]["name"] for pod in fleet.pods()])
+        load.go_on(480)
+        after = served(fleet.release, list(before))
         failures = load.failures()
     fleet.scale(2)
-    print(f"shares {shares} after {spread_after} s")
+    counts = {name: after[name] - before[name] for name in before}
+    shares = {name: count / sum(counts.values()) for name, count in counts.items()}
+    print(f"shares {shares} of {sum(counts.values())}")
     assert failures == []
-    assert spread_after is not None, f"after 60 s each pod has {shares}"
-    assert spread_after <= 60
+    assert all(0.25 <= share <= 0.42 for share in shares.values()), shares

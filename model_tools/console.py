@@ -45,12 +45,17 @@ def _fail(name: str, message: str, status: int) -> NoReturn:
 
 @contextmanager
 def interrupted_by(*signals: signal.Signals) -> Iterator[None]:
-    """Turns signals into the KeyboardInterrupt that Ctrl-C is."""
+    """Turns signals into the KeyboardInterrupt that Ctrl-C is; a SIGHUP that nohup has ignored stays so."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in signals}
+    hung_up = signal.getsignal(signal.SIGHUP)
+    before = {
+        number: signal.signal(number, interrupt)
+        for number in signals
+        if (number, hung_up) != (signal.SIGHUP, signal.SIG_IGN)
+    }
     try:
         yield
     finally:

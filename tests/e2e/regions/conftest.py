@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
@@ -18,6 +19,9 @@ from . import edge, endpoints, fleet, gateway, load
 from .edge import Balancer, Cables, Pods
 from .fleet import DEFINITIONS, NAMESPACE, REPORT, TOXIPROXY, Region, geography
 from .haproxy import Geography
+
+FAST = 0.3  # seconds, of which the way to the far region and back takes 0.1
+CALM = 10.0  # seconds
 
 
 @dataclass
@@ -62,6 +66,21 @@ class World:
         """Until the load balancer has the pods that run."""
         known, running = self.controllers[name], self.regions[name].pods
         until(lambda: known.ready and known.ready == {*running().values()}, f"pods of {name}", 120, 0.5)
+
+
+@pytest.fixture(autouse=True)
+def calm(world: World) -> None:
+    """What has just started leaves two cores little time for health checks of a second: each test waits until
+    they have been fast for a while."""
+    began = time.monotonic()
+
+    def is_calm() -> bool:
+        nonlocal began
+        if world.balancer.control.slowest_check() > FAST:
+            began = time.monotonic()
+        return time.monotonic() - began > CALM
+
+    until(is_calm, f"health checks faster than {FAST} s for {CALM:.0f} s", 300, 0.5)
 
 
 def plug(cables: Cables, region: Region) -> None:

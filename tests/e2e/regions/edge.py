@@ -232,6 +232,7 @@ def _process(command: list[str], log: Path | None) -> Iterator[subprocess.Popen[
         process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", *command],
             stdout=output or subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True,
+            env={**os.environ, "LOG_LEVEL": "info"},  # toxiproxy's is trace, by default
         )  # fmt: skip
         try:
             yield process

@@ -6,6 +6,7 @@ toxiproxy listens on.
 
 from __future__ import annotations
 
+import csv
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -201,3 +202,13 @@ class Control:
         if command.startswith("set ") and said:
             raise RuntimeError(f"HAProxy on {command!r}: {said}")
         return said
+
+    def slowest_check(self) -> float:
+        """The longest of the pods' last health checks, in seconds; of one that did not pass, infinity."""
+        head, *rows = self("show stat -1 4 -1").removeprefix("# ").splitlines()
+        checks = [row for row in csv.DictReader([head, *rows]) if row["check_status"]]
+        in_service = [row for row in checks if not row["status"].startswith(("MAINT", "DRAIN"))]
+        return max(
+            int(row["check_duration"]) / 1000 if row["check_status"] == "L7OK" else float("inf")
+            for row in in_service
+        )

@@ -43,6 +43,8 @@ def test_each_zone_is_served_by_its_closest_region(world: World) -> None:
 
 def test_the_regions_own_counters_say_the_same(world: World) -> None:
     """What HAProxy says of who answered is what Triton counted there, and what an idle pod asks itself."""
+    for name in world.regions:
+        until(partial(scraped, world, name), f"Prometheus' first look at {name}", 60, 1)
     before = {name: (served(world, name), time.monotonic()) for name in world.regions}
     with world.clients(CALM) as load:
         load.go_on(10)
@@ -175,9 +177,17 @@ def counted(world: World, name: str, expected: int) -> bool:
     return served(world, name) >= expected
 
 
+def scraped(world: World, name: str) -> bool:
+    return bool(answers_of(world, name))
+
+
 def served(world: World, name: str) -> int:
     """Requests that the region's Triton has answered, as its Prometheus has them."""
+    (series,) = answers_of(world, name)
+    return int(series["value"][1])
+
+
+def answers_of(world: World, name: str) -> list[dict[str, Any]]:
     query = "/api/v1/namespaces/monitoring/services/prometheus-operated:9090/proxy/api/v1/query?query="
     said = world.regions[name].run("kubectl", "get", "--raw", f"{query}sum(nv_inference_request_success)")
-    (series,) = json.loads(said)["data"]["result"]
-    return int(series["value"][1])
+    return list(json.loads(said)["data"]["result"])

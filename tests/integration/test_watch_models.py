@@ -9,10 +9,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -145,6 +147,18 @@ def test_a_pod_that_is_asked_for_nothing_stays_ready(shared: Pod) -> None:
         "looks of its own",
     )
     assert not shared.ready()
+
+
+def test_probers_that_leave_connections_open_keep_nobody_out(shared: Pod) -> None:
+    """More than the health port takes at once, as load balancers in several zones may."""
+    address = urlsplit(shared.health)
+    with ExitStack() as stack:
+        for _ in range(150):
+            prober = stack.enter_context(closing(HTTPConnection(address.hostname, address.port, timeout=10)))
+            prober.request("GET", "/v2/health/ready")
+            assert prober.getresponse().read() is not None
+            assert prober.sock is None, "the proxy keeps the connection"
+        assert not shared.ready()
 
 
 def test_a_pod_that_answers_is_asked_for_nothing_more(shared: Pod) -> None:

@@ -118,6 +118,8 @@ frontend http
 frontend health
   bind :8003
   maxconn {{ $probes }}
+  # A prober that leaves its connections open would take them from the kubelet.
+  option httpclose
   # A probe that fails is an event of the pod's already.
   no log
   monitor-uri /proxy

@@ -148,7 +148,9 @@ class Cables:
     def __init__(self, regions: Sequence[str]) -> None:
         self._regions = regions
         self._nodes: dict[str, Mapping[str, str]] = {}
-        self.lost: dict[str, float] = {}  # region -> when its cable went, unix seconds
+        self.lost: dict[
+            str, float
+        ] = {}  # region -> when its cable was gone and toxiproxy had been told, unix seconds
         self.reachable: Callable[[str, bool], None] = lambda region, is_so: None
 
     def plug(self, region: str, switch: int, nodes: Mapping[str, str], address: str) -> None:
@@ -179,8 +181,8 @@ class Cables:
         for line in lines:
             for region in self._regions:
                 if line.startswith("Deleted") and f": {self._name(region)}" in line:
-                    self.lost[region] = time.time()
                     self.reachable(region, False)
+                    self.lost[region] = time.time()
 
     def _name(self, region: str) -> str:
         return f"region-{self._regions.index(region)}"

@@ -10,6 +10,7 @@ import csv
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from .gateway import Backend
@@ -209,6 +210,7 @@ class Control:
         checks = [row for row in csv.DictReader([head, *rows]) if row["check_status"]]
         in_service = [row for row in checks if not row["status"].startswith(("MAINT", "DRAIN"))]
         return max(
-            int(row["check_duration"]) / 1000 if row["check_status"] == "L7OK" else float("inf")
+            # A star says that the next one is under way.
+            int(row["check_duration"]) / 1000 if row["check_status"].removeprefix("* ") == "L7OK" else inf
             for row in in_service
         )

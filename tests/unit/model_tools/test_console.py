@@ -19,12 +19,15 @@ except KeyboardInterrupt:
     print("interrupted")
 """
 
+# These tests may run under nohup themselves.
+TERMINAL = ("env", "--default-signal=HUP")
+
 
 @pytest.mark.parametrize(
     ("through", "name", "told"),
     [
-        ((), "SIGHUP", "interrupted"),
-        ((), "SIGTERM", "interrupted"),
+        (TERMINAL, "SIGHUP", "interrupted"),
+        (TERMINAL, "SIGTERM", "interrupted"),
         (("nohup",), "SIGHUP", "went on"),
         (("nohup",), "SIGTERM", "interrupted"),
     ],

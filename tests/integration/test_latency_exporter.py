@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import http.server
 import itertools
 import json
@@ -11,8 +12,10 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -51,6 +54,27 @@ COLOURS: Values = {
 }
 PHASES = ("request", "queue", "input", "infer", "output")
 WAIT = 30.0  # seconds for what was traced to be counted; it takes about one
+FULL = "Exceeds maximum queue size"
+PATIENCE = 60.0  # seconds for an answer, which takes some milliseconds
+
+
+class TritonFailed(Exception):
+    """Triton hangs or has died, which its tracing is known for: docs/slo.md."""
+
+
+def again_where_triton_fails(test: Callable[..., None]) -> Callable[..., None]:
+    """Repeats a test, up to twice, whose Triton did not answer to the end: it is about the exporter."""
+
+    @functools.wraps(test)
+    def repeated(*arguments: Any, **fixtures: Any) -> None:
+        for _ in range(2):
+            try:
+                return test(*arguments, **fixtures)
+            except TritonFailed as failure:
+                warnings.warn(f"{test.__name__}: {failure}; once more", stacklevel=1)
+        return test(*arguments, **fixtures)
+
+    return repeated
 
 
 class Exporter:
@@ -110,13 +134,17 @@ class Client:
     def infer(self, _: Any = None, **options: Any) -> float:
         """The seconds that an answer took."""
         start = time.perf_counter()
-        self._grpc.infer(MODEL, self._inputs, **options)
+        try:
+            self._grpc.infer(MODEL, self._inputs, client_timeout=PATIENCE, **options)
+        except InferenceServerException as error:
+            if FULL in error.message():
+                raise
+            raise TritonFailed(error) from error
         return time.perf_counter() - start
 
     def load(self, count: int, at_once: int = 16) -> list[float]:
         """The seconds of each; a request that fails is raised."""
-        with ThreadPoolExecutor(at_once) as pool:
-            return list(pool.map(self.infer, range(count)))
+        return all_of(self.infer, count, at_once)
 
     def counters(self) -> dict[str, float]:
         """Triton's own, of all models together."""
@@ -126,6 +154,15 @@ class Client:
             if line.startswith("nv_inference_"):
                 found[line.partition("{")[0]] += float(line.split()[-1])
         return found
+
+
+def all_of(call: Callable[[int], Any], count: int, at_once: int) -> list[Any]:
+    """What the calls return; the first that raises ends them."""
+    pool = ThreadPoolExecutor(at_once)
+    try:
+        return list(pool.map(call, range(count)))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 Start = Callable[..., tuple[Exporter, Client]]
@@ -155,11 +192,12 @@ def pod(tmp_path: Path) -> Callable[..., Pod]:
             files = chart.render(values, name="inference-system", namespace="inference")
         deployment = yaml.safe_load(files[f"{CHART.name}/templates/triton/deployment.yaml"])
         containers = {each["name"]: each for each in deployment["spec"]["template"]["spec"]["containers"]}
-        repository = tmp_path / "repository"
+        folder = Path(tempfile.mkdtemp(dir=tmp_path))
+        repository = folder / "repository"
         repository.mkdir()
-        served = (Bundle.load(write_model(tmp_path / "model")), ModelConfig.from_values(values["model"]))
+        served = (Bundle.load(write_model(folder / "model")), ModelConfig.from_values(values["model"]))
         write_repository([served], repository)
-        exporter = Exporter([word for word in containers["latency"]["command"] if word[:2] == "--"], tmp_path)
+        exporter = Exporter([word for word in containers["latency"]["command"] if word[:2] == "--"], folder)
         options = [
             word.replace("127.0.0.1:4318", f"127.0.0.1:{exporter.trace_port}")
             for word in containers["triton"]["args"]
@@ -197,6 +235,7 @@ def start(pod: Callable[..., Pod]) -> Iterator[Start]:
         yield start
 
 
+@again_where_triton_fails
 def test_all_requests_traced_are_what_tritons_own_counters_say(start: Start) -> None:
     exporter, client = start(1)
     before = client.counters()
@@ -228,6 +267,7 @@ def test_all_requests_traced_are_what_tritons_own_counters_say(start: Start) -> 
     assert sum(samples["inference_server_duration_seconds_sum", phase] for phase in counters) <= request
 
 
+@again_where_triton_fails
 def test_one_request_in_seven_is_counted_and_no_server_time_is_longer_than_the_clients(start: Start) -> None:
     exporter, client = start(7)
     times = client.load(7 * 60)
@@ -268,6 +308,7 @@ def bracket(bounds: list[tuple[float, float]], share: float) -> tuple[float, flo
     raise AssertionError("an histogram without +Inf")
 
 
+@again_where_triton_fails
 def test_triton_serves_on_without_an_exporter_and_a_new_one_counts_on(pod: Callable[..., Pod]) -> None:
     made = pod(1)
     with made.triton as triton:
@@ -291,6 +332,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+@again_where_triton_fails
 def test_an_exporter_that_hangs_stops_neither_answers_nor_tritons_end(pod: Callable[..., Pod]) -> None:
     made = pod(1, exit_seconds=10)
     with made.exporter.running() as exporter:
@@ -312,18 +354,18 @@ def test_an_exporter_that_hangs_stops_neither_answers_nor_tritons_end(pod: Calla
             exporter.send_signal(signal.SIGCONT)
 
 
+@again_where_triton_fails
 def test_requests_that_no_model_computed_are_counted_beside_the_histogram(start: Start) -> None:
     exporter, client = start(1, instances={"count": 1}, batching={"queue": {"maxSize": 1}})
 
     def infer(_: int) -> bool:
         try:
             client.infer()
-        except InferenceServerException as error:
-            return "Exceeds maximum queue size" not in str(error)
+        except InferenceServerException:
+            return False
         return True
 
-    with ThreadPoolExecutor(32) as pool:
-        answered = list(pool.map(infer, range(400)))
+    answered = all_of(infer, 400, 32)
     assert 0 < sum(answered) < 400
     samples = exporter.wait_for(400)
     assert samples["inference_server_traces_total", "used"] == sum(answered)
@@ -335,6 +377,7 @@ def test_requests_that_no_model_computed_are_counted_beside_the_histogram(start:
         assert samples["inference_server_duration_seconds_count", phase] == sum(answered)
 
 
+@again_where_triton_fails
 def test_clients_with_trace_contexts_count_no_more_than_others(start: Start) -> None:
     """Triton traces each of their requests; these are all of one trace, as those of one page are."""
     exporter, client = start(5)
@@ -343,8 +386,7 @@ def test_clients_with_trace_contexts_count_no_more_than_others(start: Start) -> 
     def infer(_: int) -> float:
         return client.infer(headers={"traceparent": context})
 
-    with ThreadPoolExecutor(16) as pool:
-        list(pool.map(infer, range(200)))
+    all_of(infer, 200, 16)
     # A few contexts get lost in Triton when many requests come at once: those are requests like any other.
     samples = exporter.wait_for(180, 200)
     used, forced = (samples["inference_server_traces_total", outcome] for outcome in ("used", "forced"))

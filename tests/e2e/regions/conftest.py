@@ -71,7 +71,10 @@ class World:
 @pytest.fixture(autouse=True)
 def calm(world: World) -> None:
     """What has just started leaves two cores little time for health checks of a second: each test waits until
-    they have been fast for a while."""
+    they have been fast for a while. A test that failed may have left a region down."""
+    for name in [*world.cables.lost]:
+        world.regions[name].up()
+        world.attach(name)
     began = time.monotonic()
 
     def is_calm() -> bool:

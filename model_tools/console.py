@@ -50,12 +50,9 @@ def interrupted_by(*signals: signal.Signals) -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    hung_up = signal.getsignal(signal.SIGHUP)
-    before = {
-        number: signal.signal(number, interrupt)
-        for number in signals
-        if (number, hung_up) != (signal.SIGHUP, signal.SIG_IGN)
-    }
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signals = tuple(number for number in signals if number != signal.SIGHUP)
+    before = {number: signal.signal(number, interrupt) for number in signals}
     try:
         yield
     finally:

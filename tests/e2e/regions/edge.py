@@ -148,9 +148,8 @@ class Cables:
     def __init__(self, regions: Sequence[str]) -> None:
         self._regions = regions
         self._nodes: dict[str, Mapping[str, str]] = {}
-        self.lost: dict[
-            str, float
-        ] = {}  # region -> when its cable was gone and toxiproxy had been told, unix seconds
+        # region -> when its cable was gone and toxiproxy had been told, unix seconds
+        self.lost: dict[str, float] = {}
         self.reachable: Callable[[str, bool], None] = lambda region, is_so: None
 
     def plug(self, region: str, switch: int, nodes: Mapping[str, str], address: str) -> None:

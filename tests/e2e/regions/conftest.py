@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
@@ -19,9 +18,6 @@ from . import edge, endpoints, fleet, gateway, load
 from .edge import Balancer, Cables, Pods
 from .fleet import DEFINITIONS, NAMESPACE, REPORT, TOXIPROXY, Region, geography
 from .haproxy import Geography
-
-FAST = 0.3  # seconds, of which the way to the far region and back takes 0.1
-CALM = 10.0  # seconds
 
 
 @dataclass
@@ -69,21 +65,11 @@ class World:
 
 
 @pytest.fixture(autouse=True)
-def calm(world: World) -> None:
-    """What has just started leaves two cores little time for health checks of a second: each test waits until
-    they have been fast for a while. A test that failed may have left a region down."""
+def whole(world: World) -> None:
+    """A test that failed may have left a region down."""
     for name in [*world.cables.lost]:
         world.regions[name].up()
         world.attach(name)
-    began = time.monotonic()
-
-    def is_calm() -> bool:
-        nonlocal began
-        if world.balancer.control.slowest_check() > FAST:
-            began = time.monotonic()
-        return time.monotonic() - began > CALM
-
-    until(is_calm, f"health checks faster than {FAST} s for {CALM:.0f} s", 300, 0.5)
 
 
 def plug(cables: Cables, region: Region) -> None:

@@ -6,11 +6,9 @@ toxiproxy listens on.
 
 from __future__ import annotations
 
-import csv
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 
 from .gateway import Backend
@@ -203,14 +201,3 @@ class Control:
         if command.startswith("set ") and said:
             raise RuntimeError(f"HAProxy on {command!r}: {said}")
         return said
-
-    def slowest_check(self) -> float:
-        """The longest of the pods' last health checks, in seconds; of one that did not pass, infinity."""
-        head, *rows = self("show stat -1 4 -1").removeprefix("# ").splitlines()
-        checks = [row for row in csv.DictReader([head, *rows]) if row["check_status"]]
-        in_service = [row for row in checks if not row["status"].startswith(("MAINT", "DRAIN"))]
-        return max(
-            # A star says that the next one is under way.
-            int(row["check_duration"]) / 1000 if row["check_status"].removeprefix("* ") == "L7OK" else inf
-            for row in in_service
-        )

@@ -49,6 +49,7 @@ lint: env ## ruff, mypy, and whether what is generated is current
 	$(BIN)/python -m grafana.generate --check
 	$(BIN)/python -m benchmarks.reliability --check
 	$(BIN)/python -m benchmarks.scale --check
+	$(BIN)/python -m benchmarks.gpu.report --check
 
 format: env ## Let ruff rewrite the code
 	$(BIN)/ruff check --fix .

@@ -1,4 +1,4 @@
-"""One process of load on a Triton: gRPC requests in flight at all times, pictures in them or shared memory.
+"""One process of load on one or more Tritons: requests in flight at all times, pictures in them or shared.
 
 Started by triton.py, several at once, which count the same seconds: from --start (seconds since the epoch)
 for --seconds. Prints one JSON object: answers, how late it ended, latencies in ms.
@@ -18,6 +18,7 @@ import queue
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,14 @@ OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_leng
 
 
 class Region:
-    """Shared memory of this process that Triton reads a request's input from."""
+    """Shared memory of this process that Triton reads a request's input from; CUDA's is on the GPU `gpu`."""
 
-    def __init__(self, client: Any, name: str, kind: str, content: bytes) -> None:
+    def __init__(self, client: Any, name: str, kind: str, content: bytes, gpu: int = 0) -> None:
         self._client, self.name, self._kind, self._file = client, name, kind, Path("/dev/shm") / name
         if kind == "cuda":
             from model_tools.engine.cuda import Cuda
 
-            cuda = Cuda()
+            cuda = Cuda(gpu)
             cuda.activate()
             self._memory: Any = cuda.allocate(len(content))
             host, stream = cuda.allocate_host(len(content)), cuda.stream()
@@ -48,7 +49,7 @@ class Region:
             cuda.copy(self._memory, host, len(content), stream)
             cuda.synchronize_stream(stream)
             handle = base64.b64encode(cuda.ipc_handle(self._memory))
-            client.register_cuda_shared_memory(name, handle, 0, len(content))
+            client.register_cuda_shared_memory(name, handle, 0, len(content))  # each Triton sees one GPU
         else:
             with self._file.open("w+b") as file:
                 file.truncate(len(content))
@@ -92,16 +93,16 @@ def check(answer: bytes, batch: int) -> None:
 
 
 def drive(
-    send: Callable[[bytes], Any], requests: list[bytes], batch: int, start: float, seconds: float
-) -> Any:
-    """Answers within the seconds, and their latencies in ms."""
+    sends: list[Callable[[bytes], Any]], requests: list[bytes], batch: int, start: float, seconds: float
+) -> list[float]:
+    """Latencies in ms of the answers within the seconds; each request goes to one server, in turns."""
     done: queue.SimpleQueue[tuple[int, float, Any]] = queue.SimpleQueue()
     latencies: list[float] = []
     first = True
 
     def launch(index: int) -> None:
         began = time.time()
-        future = send(requests[index])
+        future = sends[index % len(sends)](requests[index])
         future.add_done_callback(lambda future: done.put((index, began, future)))
 
     for index in range(len(requests)):
@@ -126,7 +127,7 @@ def drive(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--url", required=True)
+    parser.add_argument("--url", action="append", required=True, help="of a Triton; the Nth has the Nth GPU")
     parser.add_argument("--model", default="resnet50")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--memory", choices=("message", "system", "cuda"), default="message")
@@ -140,18 +141,21 @@ def main() -> None:
 
     batch, kind = arguments.batch, arguments.memory
     pixels = [os.urandom(PICTURE * batch) for _ in range(min(4, arguments.concurrency))]
-    client = triton_grpc.InferenceServerClient(arguments.url)
+    clients = [triton_grpc.InferenceServerClient(url) for url in arguments.url]
     regions: list[Region | None] = [None] * arguments.concurrency
     requests = []
     for index in range(arguments.concurrency):
-        content = pixels[index % len(pixels)]
+        content, gpu = pixels[index % len(pixels)], index % len(clients)
         if kind != "message":
-            regions[index] = Region(client, f"load-{os.getpid()}-{index}", kind, content)
+            regions[index] = Region(clients[gpu], f"load-{os.getpid()}-{index}", kind, content, gpu)
         requests.append(request(arguments.model, batch, regions[index], content))
-    with grpc.insecure_channel(arguments.url, options=OPTIONS) as channel:
-        call = channel.unary_unary(METHOD)
+    with ExitStack() as channels:
+        sends = [
+            channels.enter_context(grpc.insecure_channel(url, options=OPTIONS)).unary_unary(METHOD).future
+            for url in arguments.url
+        ]
         try:
-            latencies = drive(call.future, requests, batch, arguments.start, arguments.seconds)
+            latencies = drive(sends, requests, batch, arguments.start, arguments.seconds)
         finally:
             for region in regions:
                 if region:

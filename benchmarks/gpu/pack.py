@@ -37,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 ROOT = Path(__file__).parents[2]
 LIST, FIRST = "pieces.json", "zstandard"
 # Not needed to build or run engines of ONNX models without plugins of other frameworks.
-LEFT_OUT = ("*vc_plugin*", "reference.npz")
+LEFT_OUT = ("*vc_plugin*",)
 
 
 def pack(arguments: argparse.Namespace) -> None:
@@ -190,7 +190,7 @@ def main() -> None:
     packing = verbs.add_parser("pack")
     for name in ("libraries", "models", "wheels", "triton-wheels", "output"):
         packing.add_argument(f"--{name}", type=Path, required=True)
-    packing.add_argument("--piece", type=int, default=58, help="MiB")
+    packing.add_argument("--piece", type=int, default=55, help="MiB")
     packing.add_argument("--python", default="3.12", help="of the host")
     unpacking = verbs.add_parser("unpack")
     unpacking.add_argument("--pieces", type=Path, required=True)

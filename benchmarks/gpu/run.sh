@@ -8,6 +8,7 @@
 # STAGE    check   what the host can do
 #          probe   placements of quantize nodes, layer by layer, at batch 256 beside FP16 and implicit INT8
 #          triton  the FP16 engine behind Triton: single requests, and batches in shared memory
+#          fleet   one Triton a GPU with the FP16 engine, one load generator for all: how it grows with the GPUs
 #          ladder  every precision, batch size, number of instances and kind of copies
 #          method  this project's way of driving engines beside trtexec's
 #          accuracy what FP16 and INT8 cost trained networks, by their engines (FOLDER/accuracy/NAME-fp32)
@@ -16,7 +17,7 @@
 # A stage goes on where it was stopped. Each may take SECONDS (540) and then ends, so that what it measured comes
 # back. python3 needs numpy, onnx and onnxruntime beside what FOLDER/site has.
 set -uo pipefail
-[ $# -ge 3 ] || { sed -n 's/^# \{0,1\}//p' "$0" | sed -n 2,18p >&2; exit 2; }
+[ $# -ge 3 ] || { sed -n 's/^# \{0,1\}//p' "$0" | sed -n 2,19p >&2; exit 2; }
 folder=$(realpath "$1") results=$(realpath -m "$2")
 shift 2
 cd "$(dirname "$0")/../.."
@@ -28,6 +29,8 @@ limited() { timeout --kill-after 10 "${SECONDS_EACH:-540}" "$@"; }
 engines() {
     limited python3 benchmarks/gpu/engines.py --models "$folder/models" --plans "$folder/plans" --int8-level 2 "$@"
 }
+# A rung's engine for batches of 64, which those of fp32 and tf32 are for all sizes.
+plan() { for size in 64 256; do [ -f "$folder/plans/$1-$size.plan" ] && echo "$folder/plans/$1-$size.plan" && return; done; }
 
 for stage in "$@"; do
     case $stage in
@@ -38,9 +41,18 @@ for stage in "$@"; do
         engines --output "$folder/results/probe.json" --batches ${BATCHES:-256} --instances 1 --copies without \
             --rungs ${RUNGS:-fp16 int8-implicit $variants} --seconds 1 --layers ;;
     triton)
+        for rung in ${RUNGS:-fp16}; do
+            engines --output "$folder/results/triton-engine.json" --batches 64 --instances 1 --copies without \
+                --rungs "$rung"
+            # shellcheck disable=SC2086
+            limited python3 benchmarks/gpu/triton.py --root "$folder/triton" --libraries "$folder/libraries" \
+                --plan "$(plan "$rung")" --output "$folder/results/triton-$rung.json" ${TRITON:-}
+        done ;;
+    fleet)
         engines --output "$folder/results/triton-engine.json" --batches 64 --instances 1 --copies without --rungs fp16
-        limited python3 benchmarks/gpu/triton.py --root "$folder/triton" --libraries "$folder/libraries" \
-            --plan "$folder/plans/fp16-64.plan" --output "$folder/results/triton.json" ${TRITON:-} ;;
+        # shellcheck disable=SC2086
+        limited python3 benchmarks/gpu/fleet.py --root "$folder/triton" --libraries "$folder/libraries" \
+            --plan "$(plan fp16)" --output "$folder/results/fleet.json" ${FLEET:-} ;;
     ladder)
         # shellcheck disable=SC2086
         engines --output "$folder/results/engines.json" --rungs ${RUNGS:-fp32 tf32 fp16 int8} \

@@ -69,8 +69,8 @@ parameters {{ key: "FORCE_CPU_ONLY_INPUT_TENSORS" value {{ string_value: "no" }}
 
 
 @contextmanager
-def serving(arguments: argparse.Namespace, instances: int, log: Path) -> Iterator[LocalTriton]:
-    """A Triton with the plan in as many instances; what it says goes to `log`."""
+def serving(arguments: argparse.Namespace, instances: int, log: Path, gpu: int = 0) -> Iterator[LocalTriton]:
+    """A Triton with the plan in as many instances on one GPU; what it says goes to `log`."""
     shutil.copy(
         BACKENDS / "tensorrt" / "model.py", arguments.root / "backends" / "tensorrt"
     )  # this checkout's
@@ -79,6 +79,9 @@ def serving(arguments: argparse.Namespace, instances: int, log: Path) -> Iterato
     environment = {name: os.environ[name] for name in ("HOME", "LANG", *arguments.keep) if name in os.environ}
     environment["LD_LIBRARY_PATH"] = ":".join(str(folder) for folder in folders if str(folder))
     environment |= libpython.environment()
+    # One GPU of those that this process sees: instances would be made on each that Triton sees.
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[gpu] if visible else str(gpu)
     with tempfile.TemporaryDirectory() as folder, log.open("a") as lines:
         model = Path(folder) / "resnet50"
         (model / "1").mkdir(parents=True)
@@ -121,14 +124,14 @@ def exporter(sample_every: int) -> Iterator[None]:
         process.wait(10)
 
 
-def load(url: str, case: str, processes: int, concurrency: int, seconds: float) -> dict[str, Any]:
-    """Images a second and latency, of all processes together."""
+def load(urls: list[str], case: str, processes: int, concurrency: int, seconds: float) -> dict[str, Any]:
+    """Images a second and latency, of all processes together; each spreads its requests over the Tritons."""
     batch, memory = (1, "message") if case == "single" else (BATCH, case)
-    start = time.time() + (8 if memory == "cuda" else 5)  # they need to start and to warm up
+    start = time.time() + (8 if memory == "cuda" else 5) + processes / 8  # they need to start and to warm up
     command = [
-        sys.executable, str(Path(__file__).with_name("load.py")), "--url", url, "--batch", str(batch),
-        "--memory", memory, "--concurrency", str(concurrency), "--start", str(start),
-        "--seconds", str(seconds),
+        sys.executable, str(Path(__file__).with_name("load.py")), *(f"--url={url}" for url in urls),
+        "--batch", str(batch), "--memory", memory, "--concurrency", str(concurrency),
+        "--start", str(start), "--seconds", str(seconds),
     ]  # fmt: skip
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
     said = []
@@ -202,7 +205,7 @@ def measure(
     triton: LocalTriton, case: str, processes: int, concurrency: int, seconds: float
 ) -> dict[str, Any]:
     began, before = time.monotonic(), counters(triton)
-    result = load(triton.grpc, case, processes, concurrency, seconds)
+    result = load([triton.grpc], case, processes, concurrency, seconds)
     return result | where_time_goes(before, counters(triton), time.monotonic() - began)
 
 

@@ -63,6 +63,13 @@ class Cuda:
         self._call(function, ctypes.byref(made), *arguments)
         return made.value or 0
 
+    @property
+    def count(self) -> int:
+        """GPUs that this process sees."""
+        number = ctypes.c_int()
+        self._call("cuDeviceGetCount", ctypes.byref(number))
+        return number.value
+
     @cached_property
     def device(self) -> Device:
         name, memory = ctypes.create_string_buffer(256), ctypes.c_size_t()

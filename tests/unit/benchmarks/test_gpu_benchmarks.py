@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.gpu import report
 from benchmarks.gpu.engines import ranges, source
 from benchmarks.gpu.pack import Pieces, Slice, cut
 from benchmarks.gpu.record import Record
@@ -73,3 +74,26 @@ def test_a_rung_is_a_folder_and_a_precision(tmp_path: Path) -> None:
         assert source(tmp_path, rung) == (tmp_path / folder, precision)
     shutil.rmtree(tmp_path / "fp32-simplified")
     assert source(tmp_path, "int8-implicit") == (tmp_path / "fp32", "int8")
+
+
+def test_a_hosts_gpus_are_compared_with_one_of_the_same_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = {(1, 0): 100, (2, 0): 190, (1, 1): 200, (2, 1): 400, (1, 2): 50, (2, 2): 90}
+    cases = [
+        {"case": "cuda", "gpus": gpus, "round": turn, "images_per_s": rate}
+        for (gpus, turn), rate in rates.items()
+    ]
+    (tmp_path / "h200-fleet-2.json").write_text(json.dumps({"gpus": 2, "cases": cases}))
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    assert report.fleets() == {("cuda", 2): [(1, 100, 1.0), (2, 190, 1.9)]}
+
+
+def test_the_tables_are_those_of_the_records() -> None:
+    document = "before\n<!-- gpu engines -->\nold\n<!-- end -->\nafter <!-- gpu hosts -->\n<!-- end -->\n"
+    made = report.written(document)
+    assert "old" not in made
+    assert made.startswith("before\n")
+    (row,) = [line for line in made.splitlines() if line.startswith("| 256 | 1 |")]
+    assert " 42,868 | 68,553 | " in row
+    assert report.written(made) == made

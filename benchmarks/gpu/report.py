@@ -139,11 +139,12 @@ def plot() -> str:
         hosts.set_ylim(0)
         hosts.set_xlabel("GPUs of one host, a Triton on each")
         hosts.set_ylabel("throughput, times that of one")
+        ladder.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+        hosts.legend(frameon=False, loc="lower right")
         for axes in (ladder, hosts):
             axes.grid(axis="y", color=GRID, linewidth=0.8)
             axes.set_axisbelow(True)
             axes.spines[["top", "right"]].set_visible(False)
-            axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
         return svg(figure)
 
 

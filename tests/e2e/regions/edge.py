@@ -23,7 +23,8 @@ from .gateway import Backend
 from .haproxy import SLOTS, Control, Geography, configuration, pool, server
 
 TOXIPROXY = "http://127.0.0.1:8474"
-PATIENCE = 30.0  # seconds for a process to be ready
+PATIENCE = 30.0  # seconds for a process to be ready, and for toxiproxy to answer
+SYN_RETRIES = Path("/proc/sys/net/ipv4/tcp_syn_retries")  # of this network namespace
 
 
 class Ways:
@@ -52,9 +53,11 @@ class Ways:
     def close(self, region: str, slot: int, port: int) -> None:
         for zone in self._geography.zones:
             name = self._name(zone, region, slot, port)
-            self._session.delete(f"{TOXIPROXY}/proxies/{name}", timeout=5).raise_for_status()
+            answer = self._session.delete(f"{TOXIPROXY}/proxies/{name}", timeout=PATIENCE)
+            if answer.status_code != requests.codes.not_found:  # an earlier try may have come this far
+                answer.raise_for_status()
             with self._lock:
-                self._open.pop(name)
+                self._open.pop(name, None)
 
     def reachable(self, region: str, is_so: bool) -> None:
         """Whether connections to a region can be made at all.
@@ -74,8 +77,9 @@ class Ways:
             return False
 
     def _post(self, path: str, content: dict[str, Any]) -> None:
-        answer = self._session.post(f"{TOXIPROXY}{path}", json=content, timeout=5)
-        assert answer.ok, f"toxiproxy {path}: {answer.text}"
+        answer = self._session.post(f"{TOXIPROXY}{path}", json=content, timeout=PATIENCE)
+        if not answer.ok:
+            raise requests.HTTPError(f"toxiproxy {path}: {answer.text}")
 
     @staticmethod
     def _name(zone: str, region: str, slot: int, port: int) -> str:
@@ -107,8 +111,8 @@ class Pods:
                 slot = self._free()
                 for port in self._ports():
                     self.ways.open(self.region, slot, pod, port)
-            self.slots[pod] = slot
             self._state(slot, "ready")
+            self.slots[pod] = slot
         self.tidy()
 
     def tidy(self, everything: bool = False) -> None:
@@ -118,10 +122,10 @@ class Pods:
                 self._forget(pod, slot)
 
     def _forget(self, pod: str, slot: int) -> None:
-        del self.leaving[pod]
         self._state(slot, "maint")
         for port in self._ports():
             self.ways.close(self.region, slot, port)
+        del self.leaving[pod]
 
     def _free(self) -> int:
         taken = {*self.slots.values(), *(slot for slot, _ in self.leaving.values())}
@@ -214,6 +218,8 @@ def balancer(
     ways, control = Ways(geography), Control(folder / "haproxy.sock")
     config, log = folder / "haproxy.cfg", folder / "haproxy.log"
     config.write_text(configuration(backends, geography, certificate, control.path))
+    # toxiproxy answers nobody while it ends a proxy that waits for a pod: a pod that is gone, 2 minutes long.
+    SYN_RETRIES.write_text("1")
     with ExitStack() as stack:
         stack.enter_context(_process([str(toxiproxy)], folder / "toxiproxy.log"))
         until(ways.ready, "toxiproxy", PATIENCE)

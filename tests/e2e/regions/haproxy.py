@@ -141,7 +141,9 @@ def _pool(backend: Backend, geography: Geography, zone: str, region: str) -> str
     lines = [
         f"backend {pool(backend, region, zone)}",
         "  balance roundrobin",
-        "  http-reuse always",
+        # The end of a gRPC connection's age can come together with an answer's trailers: HAProxy 2.6 takes
+        # the answer for one that was cut short.
+        f"  http-reuse {'never' if backend.http2 else 'always'}",
         f"  timeout server {backend.timeout}s",
         f"  timeout check {check.timeout}s",
         "  option httpchk",
@@ -153,9 +155,9 @@ def _pool(backend: Backend, geography: Geography, zone: str, region: str) -> str
     checked = (
         f"check check-proto h1 port {check.port} inter {check.interval}s"
         f" rise {check.healthy} fall {check.unhealthy}"
-        # A pod that takes no connection is checked at once; what hangs on one that is silent is ended.
-        " fastinter 200ms observe layer4 error-limit 1 on-error sudden-death"
-        " on-marked-down shutdown-sessions"
+        # What hangs on a pod that is silent is ended. Only checks may find a pod out: a request that cannot
+        # connect would mark it down itself (observe), and be ended with what hangs, though it is tried again.
+        " fastinter 200ms on-marked-down shutdown-sessions"
     )
     for number in range(1, SLOTS + 1):
         address = f"{geography.slot(zone, region, number)}:{backend.port}"

@@ -76,6 +76,7 @@ local function watch(model)
   local successes, failures = 0, 0
   while true do
     core.msleep(LOOK * 1000)
+    collectgarbage() -- what a request holds outside of Lua goes with it, and Lua does not know how much that is
     local answer = ask("get", metrics, LOOK)
     local succeeded = answer.status == 200 and total(answer.body, "nv_inference_request_success", model)
     if not succeeded or ask("get", triton .. "/v2/health/ready", LOOK).status ~= 200 then

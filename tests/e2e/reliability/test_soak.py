@@ -54,6 +54,10 @@ def test_nothing_grows_under_a_steady_load(
     began = sent.began + WARM
     half, end = began + seconds / 2, began + seconds
     memory, files = usage.memory(half, end), usage.files(half, end)
+    by_process = {  # MiB in the middle of the load, and at its end
+        name: [round(float(np.median(part)) / 2**20, 2) for part in (values[:10], values[-10:])]
+        for name, values in usage.memory_by_process(half, end).items()
+    }
     edges = np.linspace(began + 0.1 * seconds, end, WINDOWS + 1)
     medians = np.array(
         [np.median(sent.took[sent.ok & sent.during(*span)]) for span in itertools.pairwise(edges)]
@@ -75,7 +79,7 @@ def test_nothing_grows_under_a_steady_load(
     record(row)
     assert not row.kinds
     assert service.restarts() == restarts
-    assert growth(memory) < 0.01
+    assert growth(memory) < 0.01, f"MiB by process, halfway and at the end: {by_process}"
     # A client opens as many connections as requests have ever been under way at once: that levels off.
     assert growth(files) < 0.1
     assert drift < 0.1, f"median latency, window by window: {medians.round(3)}"

@@ -28,20 +28,22 @@ class Usage:
 
     pids: list[int]
     samples: list[tuple[float, float, float, float]] = field(default_factory=list)
+    each: list[list[float]] = field(default_factory=list)  # bytes of memory by process, beside the samples
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def take(self) -> None:
-        memory = files = processor = 0.0
+        files = processor = 0.0
+        memory = []
         for pid in self.pids:
             proc = Path(f"/proc/{pid}")
             rollup = (proc / "smaps_rollup").read_text()
-            memory += sum(
-                int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith(OF_ITS_OWN)
-            )
+            own = [line.split()[1] for line in rollup.splitlines() if line.startswith(OF_ITS_OWN)]
+            memory.append(1024.0 * sum(map(int, own)))
             files += len(list((proc / "fd").iterdir()))
             stat = (proc / "stat").read_text().rsplit(")", 1)[1].split()
             processor += (int(stat[11]) + int(stat[12])) / TICKS
-        self.samples.append((time.time(), memory, files, processor))
+        self.samples.append((time.time(), sum(memory), files, processor))
+        self.each.append(memory)
 
     def between(self, begin: float, end: float) -> np.ndarray:
         """Rows of samples."""
@@ -50,6 +52,16 @@ class Usage:
 
     def memory(self, begin: float, end: float) -> np.ndarray:
         return self.between(begin, end)[:, 1]
+
+    def memory_by_process(self, begin: float, end: float) -> dict[str, np.ndarray]:
+        """Bytes of memory by "PID COMMAND"."""
+        times = np.array(self.samples)[:, 0]
+        rows = np.array(self.each)[(times >= begin) & (times < end)]
+        names = [Path(f"/proc/{pid}/comm").read_text().strip() for pid in self.pids]
+        return {
+            f"{pid} {name}": rows[:, index]
+            for index, (pid, name) in enumerate(zip(self.pids, names, strict=True))
+        }
 
     def files(self, begin: float, end: float) -> np.ndarray:
         return self.between(begin, end)[:, 2]

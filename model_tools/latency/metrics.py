@@ -55,14 +55,15 @@ class Metrics:
         self._series: dict[tuple[str, str], list[tuple[str, Any]]] = {}
 
     def take(self, taken: Taken) -> None:
-        for outcome, count in taken.outcomes.items():
-            self._traces.labels(outcome).inc(count)
         for execution in taken.executions:
             for phase, series in self._phases(execution.model, execution.version):
                 series.observe(execution.seconds[phase])
         for model, version in taken.refusals:
             if self._phases(model, version):
                 self._refusals.labels(model, version).inc()
+        # Last: who sees a trace counted sees what it told.
+        for outcome, count in taken.outcomes.items():
+            self._traces.labels(outcome).inc(count)
 
     def refuse(self) -> None:
         self._refused_documents.inc()

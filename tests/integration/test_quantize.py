@@ -118,7 +118,9 @@ def test_openvino_says_what_onnxruntime_says(quantized: dict[tuple[str, str], tu
     assert found["openvino"]["reference_top1"] == pytest.approx(
         found["onnxruntime"]["reference_top1"], abs=0.2
     )
-    assert found["openvino"]["top1"] == pytest.approx(found["onnxruntime"]["top1"], abs=1)
+    # docs/models.md: a processor without VNNI adds up INT8 with less room.
+    apart = 1 if "vnni" in Path("/proc/cpuinfo").read_text() else 4
+    assert found["openvino"]["top1"] == pytest.approx(found["onnxruntime"]["top1"], abs=apart)
 
 
 def test_bf16_is_used_where_the_processor_has_it_and_said_where_not(small: Path) -> None:

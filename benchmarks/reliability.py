@@ -7,12 +7,12 @@ python -m benchmarks.reliability --check    whether the tables are those of the 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import click
 
+from benchmarks.documents import between
 from model_tools.console import CheckFailed, run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,12 +76,7 @@ def written(document: str, rows: dict[str, Any]) -> str:
     for part, make in (("faults", faults), ("overload", steps_table), ("soak", figures)):
         chosen = [row for row in ordered(rows) if row["part"] == part]
         text = make(chosen) if chosen else "Not measured yet."
-        document = re.sub(
-            rf"(<!-- {part} -->\n).*?(<!-- end -->)",
-            lambda m, text=text: f"{m[1]}\n{text}\n\n{m[2]}",
-            document,
-            flags=re.S,
-        )
+        document = between(document, part, text)
     return document
 
 

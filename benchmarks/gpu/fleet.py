@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.gpu.engines import machine
 from benchmarks.gpu.record import Record
-from benchmarks.gpu.triton import load, serving
+from benchmarks.gpu.triton import load, options, serving
 from model_tools.engine.cuda import Cuda
 
 KEY = ("case", "gpus", "round")
@@ -31,38 +31,29 @@ KEY = ("case", "gpus", "round")
 LOADS = {"single": (8, 32), "system": (2, 4), "cuda": (2, 4)}
 
 
-def summary(cases: list[dict[str, Any]]) -> None:
-    """Images a second by case and GPUs: the median of the rounds, and how many times one GPU's, by round."""
+def by_gpus(cases: list[dict[str, Any]]) -> dict[tuple[str, int], tuple[list[float], list[float]]]:
+    """By case and GPUs loaded, of each round in which one GPU has a rate: images a second, times one's."""
     rates = {(case["case"], case["gpus"], case["round"]): case["images_per_s"] for case in cases}
-    for name, gpus in dict.fromkeys((case["case"], case["gpus"]) for case in cases):
-        rounds = {key[2]: rate for key, rate in rates.items() if key[:2] == (name, gpus)}
-        times = [rate / rates[name, 1, turn] for turn, rate in rounds.items() if (name, 1, turn) in rates]
-        if times:
-            print(
-                f"{name:7} {gpus} GPU(s) {median(rounds.values()):9,.0f} images/s,"
-                f" {median(times):.2f} times one ({min(times):.2f} to {max(times):.2f}), {len(times)} rounds"
-            )
+    found: dict[tuple[str, int], tuple[list[float], list[float]]] = {}
+    for (name, gpus, turn), rate in sorted(rates.items()):
+        if one := rates.get((name, 1, turn)):
+            several, times = found.setdefault((name, gpus), ([], []))
+            several.append(rate)
+            times.append(rate / one)
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--libraries", type=Path, required=True)
-    parser.add_argument("--plan", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
+    options(parser)
+    parser.set_defaults(sample_every=0)  # there is one place for the exporter of traces
     parser.add_argument("--gpus", type=int, help="default: all of the host")
     parser.add_argument("--instances", type=int, default=4, help="of each Triton")
     parser.add_argument("--cases", nargs="+", choices=LOADS, default=tuple(LOADS))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=4.0)
-    parser.add_argument("--delay", type=int, default=2000, help="us that a request may wait for others")
     arguments = parser.parse_args()
-    for name in ("root", "libraries", "plan", "output"):
-        setattr(arguments, name, getattr(arguments, name).resolve())
-    # What triton.py can change and this does not.
-    vars(arguments).update(kind="KIND_GPU", sample_every=0, option=[], library_path=[], keep=[])
 
     present = Cuda().count
     gpus = arguments.gpus or present
@@ -86,7 +77,11 @@ def main() -> None:
                 ),
                 case=name, gpus=count, round=turn,
             )  # fmt: skip
-    summary([case for case in record.cases if "error" not in case])
+    for (name, count), (rates, times) in by_gpus([c for c in record.cases if "error" not in c]).items():
+        print(
+            f"{name:7} {count} GPU(s) {median(rates):9,.0f} images/s,"
+            f" {median(times):.2f} times one ({min(times):.2f} to {max(times):.2f}), {len(times)} rounds"
+        )
 
 
 if __name__ == "__main__":

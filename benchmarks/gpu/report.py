@@ -1,18 +1,22 @@
 """docs/benchmarks.md's tables of engines and of hosts with several GPUs, and their plot, from results/.
 
-python -m benchmarks.gpu.report            writes them
-python -m benchmarks.gpu.report --check    exit status 1 where a table is not current
+    python -m benchmarks.gpu.report            writes them
+    python -m benchmarks.gpu.report --check    exit status 1 where a table is not current
+
+Whoever measures anew puts run.sh's records there first.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
+
+from benchmarks.documents import between
+from benchmarks.gpu.fleet import by_gpus
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "gpu" / "results"
@@ -50,13 +54,8 @@ def fleets() -> dict[tuple[str, int], list[tuple[int, float, float]]]:
     found: dict[tuple[str, int], list[tuple[int, float, float]]] = {}
     for file in sorted(RESULTS.glob("h200-fleet-*.json")):
         record = json.loads(file.read_text())
-        rates = {(c["case"], c["gpus"], c["round"]): c["images_per_s"] for c in record["cases"]}
-        for name in FLEETS:
-            for gpus in sorted({key[1] for key in rates if key[0] == name}):
-                rounds = {key[2]: rate for key, rate in rates.items() if key[:2] == (name, gpus)}
-                times = [rate / rates[name, 1, turn] for turn, rate in rounds.items()]
-                point = (gpus, median(rounds.values()), median(times))
-                found.setdefault((name, record["gpus"]), []).append(point)
+        for (name, gpus), (rates, times) in by_gpus(record["cases"]).items():
+            found.setdefault((name, record["gpus"]), []).append((gpus, median(rates), median(times)))
     return found
 
 
@@ -93,13 +92,7 @@ TABLES = {"gpu engines": engines_table, "gpu hosts": fleets_table}
 def written(document: str) -> str:
     """The document with its tables between `<!-- NAME -->` and `<!-- end -->` made anew."""
     for name, table in TABLES.items():
-        text = "\n".join(table())
-        document = re.sub(
-            rf"(<!-- {name} -->\n).*?(<!-- end -->)",
-            lambda m, text=text: f"{m[1]}\n{text}\n\n{m[2]}",
-            document,
-            flags=re.S,
-        )
+        document = between(document, name, "\n".join(table()))
     return document
 
 

@@ -240,29 +240,34 @@ def line(case: dict[str, Any], share: float) -> str:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--libraries", type=Path, required=True)
-    parser.add_argument("--plan", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--instances", nargs="+", type=int, default=(1, 2, 4))
-    parser.add_argument("--cases", nargs="+", choices=LOADS, default=("single", "system", "cuda"))
+def options(parser: argparse.ArgumentParser) -> None:
+    """Those that `serving` reads, but for sample_every, and of a measurement."""
+
+    def path(text: str) -> Path:
+        return Path(text).resolve()
+
+    for name in ("root", "libraries", "plan", "output"):
+        parser.add_argument(f"--{name}", type=path, required=True)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument(
         "--delay", type=int, default=2000, help="microseconds that a request may wait for others"
     )
     parser.add_argument("--kind", default="KIND_GPU")
-    parser.add_argument("--note", default="", help="kept with the cases, to tell variants apart")
-    parser.add_argument("--sample-every", type=int, default=0, metavar="N", help="trace one request in N")
     parser.add_argument("--option", action="append", default=[], help="one more of Triton's own")
     parser.add_argument("--library-path", action="append", default=[], help="one more folder of libraries")
     parser.add_argument("--keep", action="append", default=[], help="environment variable that Triton gets")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options(parser)
+    parser.add_argument("--instances", nargs="+", type=int, default=(1, 2, 4))
+    parser.add_argument("--cases", nargs="+", choices=LOADS, default=("single", "system", "cuda"))
+    parser.add_argument("--note", default="", help="kept with the cases, to tell variants apart")
+    parser.add_argument("--sample-every", type=int, default=0, metavar="N", help="trace one request in N")
     arguments = parser.parse_args()
-    for name in ("root", "libraries", "plan", "output"):
-        setattr(arguments, name, getattr(arguments, name).resolve())
 
     about = {"command": " ".join(["benchmarks/gpu/triton.py", *sys.argv[1:]]), **machine()}
     record = Record(arguments.output, about, KEY)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.documents import between
 from model_tools.console import BadInput, CheckFailed
 
 if TYPE_CHECKING:
@@ -156,12 +156,7 @@ def _style(axes: Axes, sizes: list[int], grid: str) -> None:
 
 def written(document: str, records: list[dict[str, Any]]) -> str:
     """The document with its table between `<!-- scale -->` and `<!-- end -->` made anew."""
-    return re.sub(
-        r"(<!-- scale -->\n).*?(<!-- end -->)",
-        lambda m: f"{m[1]}\n{table(records)}\n\n{m[2]}",
-        document,
-        flags=re.S,
-    )
+    return between(document, "scale", table(records))
 
 
 def write(folder: Path) -> None:

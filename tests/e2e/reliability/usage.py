@@ -24,11 +24,10 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass
 class Usage:
-    """Samples of all processes of a pod: Unix time, bytes of memory, open files, seconds of processor."""
+    """Samples of a pod: Unix time, its open files, seconds of processor, and bytes of memory by process."""
 
     pids: list[int]
-    samples: list[tuple[float, float, float, float]] = field(default_factory=list)
-    each: list[list[float]] = field(default_factory=list)  # bytes of memory by process, beside the samples
+    samples: list[list[float]] = field(default_factory=list)
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def take(self) -> None:
@@ -42,8 +41,7 @@ class Usage:
             files += len(list((proc / "fd").iterdir()))
             stat = (proc / "stat").read_text().rsplit(")", 1)[1].split()
             processor += (int(stat[11]) + int(stat[12])) / TICKS
-        self.samples.append((time.time(), sum(memory), files, processor))
-        self.each.append(memory)
+        self.samples.append([time.time(), files, processor, *memory])
 
     def between(self, begin: float, end: float) -> np.ndarray:
         """Rows of samples."""
@@ -51,24 +49,19 @@ class Usage:
         return rows[(rows[:, 0] >= begin) & (rows[:, 0] < end)]
 
     def memory(self, begin: float, end: float) -> np.ndarray:
-        return self.between(begin, end)[:, 1]
+        return self.between(begin, end)[:, 3:].sum(axis=1)
 
     def memory_by_process(self, begin: float, end: float) -> dict[str, np.ndarray]:
         """Bytes of memory by "PID COMMAND"."""
-        times = np.array(self.samples)[:, 0]
-        rows = np.array(self.each)[(times >= begin) & (times < end)]
-        names = [Path(f"/proc/{pid}/comm").read_text().strip() for pid in self.pids]
-        return {
-            f"{pid} {name}": rows[:, index]
-            for index, (pid, name) in enumerate(zip(self.pids, names, strict=True))
-        }
+        names = [f"{pid} {Path(f'/proc/{pid}/comm').read_text().strip()}" for pid in self.pids]
+        return dict(zip(names, self.between(begin, end)[:, 3:].T, strict=True))
 
     def files(self, begin: float, end: float) -> np.ndarray:
-        return self.between(begin, end)[:, 2]
+        return self.between(begin, end)[:, 1]
 
     def processor(self, begin: float, end: float) -> float:
         """Seconds of processor in that time."""
-        rows = self.between(begin, end)[:, 3]
+        rows = self.between(begin, end)[:, 2]
         return float(rows[-1] - rows[0])
 
 

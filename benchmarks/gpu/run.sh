@@ -17,7 +17,7 @@
 # A stage goes on where it was stopped. Each may take SECONDS (540) and then ends, so that what it measured comes
 # back. python3 needs numpy, onnx and onnxruntime beside what FOLDER/site has.
 set -uo pipefail
-[ $# -ge 3 ] || { sed -n 's/^# \{0,1\}//p' "$0" | sed -n 2,19p >&2; exit 2; }
+[ $# -ge 3 ] || { sed -n 's/^# \{0,1\}//p' "$0" | sed -n 2,18p >&2; exit 2; }
 folder=$(realpath "$1") results=$(realpath -m "$2")
 shift 2
 cd "$(dirname "$0")/../.."

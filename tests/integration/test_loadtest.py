@@ -1,6 +1,7 @@
 """Real Locust against a real Triton, watched by a real Prometheus: processes on this machine's loopback.
 
-The model is small, so that the tests measure the load test rather than wait for a CPU.
+The model is small and waits for a batch, so that neither it nor the load test's own processes need a processor
+for long: a load test that lacks one gives no numbers, on a busy machine too.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from model_tools.values import Values
 ROOT = Path(__file__).parents[2]
 LOCUST = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py")]
 USERS = 8
+QUEUE = 0.1  # seconds that the model waits for more requests than there are users
 SETTINGS = Settings(
     users=USERS,
     spawn_rate=100,
@@ -53,7 +55,8 @@ PERCENTILES = ["p50", "p95", "p99"]
 
 @pytest.fixture(scope="module")
 def repository(local_model: Values, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return colours.repository(tmp_path_factory.mktemp("repository"), local_model)
+    batching = {"maxQueueDelayMicroseconds": round(QUEUE * 1e6)}
+    return colours.repository(tmp_path_factory.mktemp("repository"), local_model, batching=batching)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from .haproxy import SLOTS, Control, Geography, configuration, pool, server
 
 TOXIPROXY = "http://127.0.0.1:8474"
 PATIENCE = 30.0  # seconds for a process to be ready, and for toxiproxy to answer
-SYN_RETRIES = Path("/proc/sys/net/ipv4/tcp_syn_retries")  # of this network namespace
+SETTINGS = Path("/proc/sys/net/ipv4")  # of this network namespace
 
 
 class Ways:
@@ -160,8 +160,13 @@ class Cables:
         """switch: a process of its network. nodes: address -> its pods' network. address: our own there."""
         cable = self._name(region)
         there = ["nsenter", "--target", str(switch), "--net", "--"]
+        # That of a run before goes with its network namespace, which the kernel ends some time later.
+        subprocess.run([*there, "ip", "link", "delete", "edge"], capture_output=True, check=False)
         ip(["link", "add", "edge", "type", "veth", "peer", "name", cable, "netns", str(os.getpid())], there)
         ip(["link", "set", "edge", "master", "bridge", "up"], there)
+        # A node without pods yet sends their packets back, and a redirect that would outlive that by minutes.
+        for interface in ("all", cable):
+            (SETTINGS / "conf" / interface / "accept_redirects").write_text("0")
         ip(["addr", "add", f"{address}/24", "dev", cable])
         ip(["link", "set", cable, "up"])
         for node, pods in nodes.items():
@@ -219,7 +224,7 @@ def balancer(
     config, log = folder / "haproxy.cfg", folder / "haproxy.log"
     config.write_text(configuration(backends, geography, certificate, control.path))
     # toxiproxy answers nobody while it ends a proxy that waits for a pod: a pod that is gone, 2 minutes long.
-    SYN_RETRIES.write_text("1")
+    (SETTINGS / "tcp_syn_retries").write_text("1")
     with ExitStack() as stack:
         stack.enter_context(_process([str(toxiproxy)], folder / "toxiproxy.log"))
         until(ways.ready, "toxiproxy", PATIENCE)

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from tritonclient.utils import InferenceServerException
 
 from tests.hostile import stack as stacks
-from tests.hostile.attack import LOST, attack, send, summary
+from tests.hostile.attack import LOST, PATIENCE, attack, send, summary
 from tests.hostile.grammar import HttpCase, head, http_case, sized
 from tests.hostile.stack import FLOATS, PICTURE, SIDE, Stack, expected
 
@@ -48,6 +48,14 @@ def infer(document: Any, *headers: tuple[str, str], body: bytes = b"", path: str
 
 def tensor(shape: Any, **changes: Any) -> dict[str, Any]:
     return {"inputs": [{"name": "image", "shape": shape, "datatype": "UINT8", "data": [1], **changes}]}
+
+
+def answer(address: str, data: bytes) -> bytes:
+    """What begins to come back for these bytes."""
+    host, port = address.rsplit(":", 1)
+    with socket.create_connection((host, int(port)), PATIENCE) as client:
+        client.sendall(data)
+        return client.recv(4096)
 
 
 BRACKETS = (
@@ -102,6 +110,30 @@ def test_what_ends_triton_does_not_reach_it(stack: Stack, name: str) -> None:
     # Who is still sending may find the connection closed before it has read why.
     assert send(stack, HttpCase(name, data, "half")) in (status, "closed")
     assert stack.alive()
+
+
+def none_and_one() -> bytes:
+    """A request of no pictures that brings the bytes of one."""
+    none = tensor([0, SIDE, SIDE, 3], parameters={"binary_data_size": PICTURE})
+    del none["inputs"][0]["data"]
+    size = ("Inference-Header-Content-Length", str(len(json.dumps(none))))
+    return infer(none, size, body=bytes(PICTURE))
+
+
+@pytest.mark.parametrize("data", [none_and_one(), infer(tensor([0, SIDE, SIDE, 3], data=[]))])
+def test_a_request_of_no_pictures_gets_into_no_batch(stack: Stack, data: bytes) -> None:
+    said = answer(stack.http, data)
+    assert said.startswith(b"HTTP/1.1 400")
+    assert b"a shape has a size of 0" in said
+
+
+def test_a_triton_that_nothing_stands_before_counts_no_pictures_as_many(stack: Stack) -> None:
+    """Where this fails, Triton has been mended: the fence against shapes with a 0 can be looked at again.
+
+    The shape stands there without the batch, so its first size, SIDE, is taken for the number of pictures: more
+    than a batch may have as soon as another request is in it. Alone it comes as far as the model.
+    """
+    assert b"input image is uint8 [16, 3]" in answer(stack.direct, none_and_one())
 
 
 def test_a_triton_that_nothing_stands_before_is_ended_by_a_few_bytes(stack: Stack, tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ from model_tools.values import Values
 ROOT = Path(__file__).parents[2]
 LOCUST = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py")]
 USERS = 8
+TRIES = 3  # a machine may be so busy that a run refuses to give numbers, as it should
 QUEUE = 0.1  # seconds that the model waits for more requests than there are users
 SETTINGS = Settings(
     users=USERS,
@@ -112,13 +113,15 @@ def statistics(
 ) -> dict[str, Any]:
     """What `loadtest run` wrote about one load of both protocols."""
     file = tmp_path_factory.mktemp("load") / "load.json"
-    done = subprocess.run(
-        loadtest(
-            "run", "--master", load.master, "--users", str(USERS), "--spawn-rate", "100",
-            "--duration", "5", "--protocol", "both", "--json", str(file),
-        ),
-        capture_output=True, text=True, timeout=90, check=False,
+    command = loadtest(
+        "run", "--master", load.master, "--users", str(USERS), "--spawn-rate", "100",
+        "--duration", "5", "--protocol", "both", "--json", str(file),
     )  # fmt: skip
+    for _ in range(TRIES):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
+        if done.returncode == 0:
+            break
+        print(done.stderr)  # pytest shows it with a failure
     assert done.returncode == 0, done.stderr
     assert "p99" in done.stdout
     return read_load(file, None, None)

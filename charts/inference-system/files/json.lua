@@ -1,19 +1,20 @@
 -- What the proxy says of the JSON in a request: "ok", or what is wrong with it, which it answers with instead of
 -- passing the request on. Triton before 26.05 recurses, a call a bracket, until its stack is full, and makes room
--- for as many elements as a tensor's shape says before it looks at the data, so that a few bytes end it.
+-- for as many elements as a tensor's shape says before it looks at the data, so that a few bytes end it. One that
+-- says it has no pictures and brings one counts as many as a picture has rows, so that its whole batch is refused.
 --
 -- This is no parser: Triton is told whether JSON is JSON. It walks over brackets, strings and the numbers of shapes.
 
 local DEPTH = 16 -- a request has six
 
 -- the number of elements that an array of sizes, from its bracket on, stands for; nil where it is no such array.
--- A size of 0 counts as 1: Triton has a number that the others have made too large already.
 local function elements(json, at)
   local inside = json:match("^%[([%d%s,]*)%]", at)
   if not inside then return nil end
   local product = 1
   for size in inside:gmatch("%d+") do
-    product = product * math.max(1, tonumber(size) + 0.0)
+    if tonumber(size) == 0 then return 0 end
+    product = product * (tonumber(size) + 0.0)
   end
   return product
 end
@@ -43,6 +44,7 @@ local function problem(json, most)
         if name == "shape" then
           local count = elements(json, colon)
           if not count then return "a shape is no list of sizes" end
+          if count == 0 then return "a shape has a size of 0" end
           if count > most then return "a shape has more elements than a body may have bytes" end
         end
         at = colon

@@ -110,6 +110,7 @@ class LocalTriton:
         self._options = options
         self._failures: list[str] = []
         self._last = ""
+        self._kept = contextlib.ExitStack()  # its ports, until it listens there
         self._process: subprocess.Popen[str] | None = None
 
     @property
@@ -132,12 +133,13 @@ class LocalTriton:
     def __enter__(self) -> LocalTriton:
         _check_repository(self._repository)
         self._choose_ports()
-        self._start(self._runtime or triton_runtime(_needs_tensorflow(self._repository)))
-        try:
-            self._wait_until_ready()
-        except BaseException:
-            self.stop()
-            raise
+        with self._kept:
+            self._start(self._runtime or triton_runtime(_needs_tensorflow(self._repository)))
+            try:
+                self._wait_until_ready()
+            except BaseException:
+                self.stop()
+                raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -172,19 +174,20 @@ class LocalTriton:
         return "127.0.0.1" if self._host == "0.0.0.0" else self._host
 
     def _choose_ports(self) -> None:
-        """Refuses ports in use, and takes free ones where 0 is asked for."""
+        """Refuses ports in use, takes free ones where 0 is asked for, and keeps them until Triton listens."""
         with contextlib.ExitStack() as stack:
             for name, port in self._ports.items():
-                listener = stack.enter_context(socket.socket())
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                kept = stack.enter_context(socket.socket())
+                # With it a server may bind what is bound but not listened at; nobody gets it as any free port.
+                kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
-                    listener.bind((self._host, port))
-                    listener.listen(1)
+                    kept.bind((self._host, port))
                 except OSError as error:
                     raise BadInput(
                         f"--{name}-port: {self._host}:{port} can't be used ({error.strerror})"
                     ) from error
-                self._ports[name] = listener.getsockname()[1]
+                self._ports[name] = kept.getsockname()[1]
+            self._kept = stack.pop_all()
 
     def _start(self, runtime: Runtime) -> None:
         options = {

@@ -19,15 +19,20 @@ import yaml
 START = 30.0  # seconds for a process to be ready
 
 
+_kept: list[socket.socket] = []
+
+
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    """Ports that no other process gets as free ones, or connects from, for as long as this one lives.
+
+    They stay bound, which with SO_REUSEADDR keeps no server from binding and listening there.
+    """
+    for _ in range(count):
+        kept = socket.socket()
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", 0))
+        _kept.append(kept)
+    return [kept.getsockname()[1] for kept in _kept[len(_kept) - count :]]
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -142,8 +142,8 @@ class Client:
             raise TritonFailed(error) from error
         return time.perf_counter() - start
 
-    def load(self, count: int, at_once: int = 16) -> list[float]:
-        """The seconds of each; a request that fails is raised."""
+    def load(self, count: int, at_once: int = 2) -> list[float]:
+        """The seconds of each; a request that fails is raised. More at once is what Triton's tracing dies of."""
         return all_of(self.infer, count, at_once)
 
     def counters(self) -> dict[str, float]:
@@ -180,9 +180,14 @@ class Pod:
 
 @pytest.fixture
 def pod(tmp_path: Path) -> Callable[..., Pod]:
-    """A function that takes both from the pod that the chart renders with some values; neither runs yet."""
+    """A function that takes both from the pod that the chart renders with some values; neither runs yet.
 
-    def make(sample_every: int = 1, exit_seconds: int = 0, **model: Any) -> Pod:
+    tracing: more of Triton's settings of it.
+    """
+
+    def make(
+        sample_every: int = 1, exit_seconds: int = 0, tracing: Sequence[str] = (), **model: Any
+    ) -> Pod:
         own: Values = {
             "model": {**COLOURS, "warmup": {"data": "random"}, **model},
             "monitoring": {"serverLatency": {"sampleEvery": sample_every}},
@@ -203,6 +208,7 @@ def pod(tmp_path: Path) -> Callable[..., Pod]:
             for word in containers["triton"]["args"]
             if word.startswith(("--trace-config", "--cache-config"))
         ]
+        options += [f"--trace-config=opentelemetry,{each}" for each in tracing]
         runtime = triton_runtime()
         environment = {
             entry["name"]: entry["value"]
@@ -334,15 +340,17 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 @again_where_triton_fails
 def test_an_exporter_that_hangs_stops_neither_answers_nor_tritons_end(pod: Callable[..., Pod]) -> None:
-    made = pod(1, exit_seconds=10)
+    kept = 64  # spans; three a request, and what it has is given up once a second
+    tracing = (f"bsp_max_queue_size={kept}", f"bsp_max_export_batch_size={kept}")
+    made = pod(1, exit_seconds=10, tracing=tracing)
     with made.exporter.running() as exporter:
         exporter.send_signal(signal.SIGSTOP)
         try:
             with made.triton as triton:
                 client = Client(triton)
-                client.load(1000)  # 3000 spans: more than Triton keeps
+                client.load(300)
                 descriptors = len(list(Path(f"/proc/{triton.pid}/fd").iterdir()))
-                client.load(1000)
+                client.load(300)
                 assert len(list(Path(f"/proc/{triton.pid}/fd").iterdir())) <= descriptors + 4
                 triton.stop()
                 assert triton.wait() != -signal.SIGKILL

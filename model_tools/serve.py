@@ -178,7 +178,7 @@ class LocalTriton:
         with contextlib.ExitStack() as stack:
             for name, port in self._ports.items():
                 kept = stack.enter_context(socket.socket())
-                # With it a server may bind what is bound but not listened at; nobody gets it as any free port.
+                # So that a server may still bind and listen there, where nobody gets it as any free port.
                 kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
                     kept.bind((self._host, port))

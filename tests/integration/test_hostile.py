@@ -130,8 +130,8 @@ def test_a_request_of_no_pictures_gets_into_no_batch(stack: Stack, data: bytes) 
 def test_a_triton_that_nothing_stands_before_counts_no_pictures_as_many(stack: Stack) -> None:
     """Where this fails, Triton has been mended: the fence against shapes with a 0 can be looked at again.
 
-    The shape stands there without the batch, so its first size, SIDE, is taken for the number of pictures: more
-    than a batch may have as soon as another request is in it. Alone it comes as far as the model.
+    The shape stands there without the batch, so its first size, SIDE, is taken for the number of pictures: as
+    soon as another request is in it, more than a batch may have. Alone it comes as far as the model.
     """
     assert b"input image is uint8 [16, 3]" in answer(stack.direct, none_and_one())
 

@@ -143,7 +143,7 @@ class Client:
         return time.perf_counter() - start
 
     def load(self, count: int, at_once: int = 2) -> list[float]:
-        """The seconds of each; a request that fails is raised. More at once is what Triton's tracing dies of."""
+        """The seconds of each; a request that fails is raised. Triton's tracing dies of more at once."""
         return all_of(self.infer, count, at_once)
 
     def counters(self) -> dict[str, float]:
@@ -185,9 +185,7 @@ def pod(tmp_path: Path) -> Callable[..., Pod]:
     tracing: more of Triton's settings of it.
     """
 
-    def make(
-        sample_every: int = 1, exit_seconds: int = 0, tracing: Sequence[str] = (), **model: Any
-    ) -> Pod:
+    def make(sample_every: int = 1, exit_seconds: int = 0, tracing: Sequence[str] = (), **model: Any) -> Pod:
         own: Values = {
             "model": {**COLOURS, "warmup": {"data": "random"}, **model},
             "monitoring": {"serverLatency": {"sampleEvery": sample_every}},

@@ -1,7 +1,7 @@
 """Real Locust against a real Triton, watched by a real Prometheus: processes on this machine's loopback.
 
-The model is small and waits for a batch, so that neither it nor the load test's own processes need a processor
-for long: a load test that lacks one gives no numbers, on a busy machine too.
+The model is small and waits for a batch, so that neither it nor the load test's own processes need much of a
+processor: a load test that lacks one gives no numbers, as it should.
 """
 
 from __future__ import annotations

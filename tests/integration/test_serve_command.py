@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -9,10 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from processes import free_ports
 
 from model_tools.runtime import PYTHON
 from model_tools.serve import LocalTriton
@@ -20,11 +21,14 @@ from model_tools.serve import LocalTriton
 BOUND = 30  # seconds in which a server that can't start has to say so
 
 
-@contextmanager
+@contextlib.contextmanager
 def serving(repository: Path, *options: str, before: Sequence[str] = ()) -> Iterator[subprocess.Popen[str]]:
     """`model-tools serve` as a process of its own, whatever happens ended after the block."""
+    ports = [
+        f"--{name}-port={port}" for name, port in zip(("http", "grpc", "metrics"), free_ports(3), strict=True)
+    ]
     process = subprocess.Popen(
-        [*before, sys.executable, "-m", "model_tools", "serve", str(repository), *free_ports(), *options],
+        [*before, sys.executable, "-m", "model_tools", "serve", str(repository), *ports, *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -34,15 +38,6 @@ def serving(repository: Path, *options: str, before: Sequence[str] = ()) -> Iter
     finally:
         process.terminate()
         process.communicate(timeout=BOUND)
-
-
-def free_ports() -> list[str]:
-    options = []
-    for name in ("http", "grpc", "metrics"):
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            options.append(f"--{name}-port={listener.getsockname()[1]}")
-    return options
 
 
 def refusal(repository: Path, *options: str) -> str:
@@ -145,6 +140,22 @@ def test_a_port_in_use_is_named(small_repository: Path) -> None:
         taken.listen(1)
         port = taken.getsockname()[1]
         assert f"--grpc-port: 127.0.0.1:{port}" in refusal(small_repository, f"--grpc-port={port}")
+
+
+def test_a_port_that_it_took_is_nobody_elses_before_it_listens(small_repository: Path) -> None:
+    free: list[str] = []
+
+    def look(line: str) -> None:
+        """At each line of Triton's log, the first of which come before it opens any port."""
+        for address in (triton.http, triton.grpc, triton.metrics):
+            host, port = address.split(":")
+            with socket.socket() as other, contextlib.suppress(OSError):
+                other.bind((host, int(port)))
+                free.append(address)
+
+    triton = LocalTriton(small_repository, log=look, exit_seconds=0)
+    with triton:
+        assert free == []
 
 
 def test_a_model_that_loads_for_too_long_ends_serve(make_repository: Callable[..., Path]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import re
 import signal
@@ -110,7 +111,6 @@ class LocalTriton:
         self._options = options
         self._failures: list[str] = []
         self._last = ""
-        self._kept = contextlib.ExitStack()  # its ports, until it listens there
         self._process: subprocess.Popen[str] | None = None
 
     @property
@@ -132,8 +132,7 @@ class LocalTriton:
 
     def __enter__(self) -> LocalTriton:
         _check_repository(self._repository)
-        self._choose_ports()
-        with self._kept:
+        with self._choose_ports():
             self._start(self._runtime or triton_runtime(_needs_tensorflow(self._repository)))
             try:
                 self._wait_until_ready()
@@ -173,21 +172,25 @@ class LocalTriton:
     def _reachable(self) -> str:
         return "127.0.0.1" if self._host == "0.0.0.0" else self._host
 
-    def _choose_ports(self) -> None:
-        """Refuses ports in use, takes free ones where 0 is asked for, and keeps them until Triton listens."""
+    def _choose_ports(self) -> contextlib.ExitStack:
+        """Refuses ports in use and takes free ones where 0 is asked for. Keeps them for as long as it is open."""
+        taken: set[int] = set()
         with contextlib.ExitStack() as stack:
             for name, port in self._ports.items():
                 kept = stack.enter_context(socket.socket())
                 # So that a server may still bind and listen there, where nobody gets it as any free port.
                 kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
+                    if port in taken:  # which no bind refuses before one of them is listened at
+                        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
                     kept.bind((self._host, port))
                 except OSError as error:
                     raise BadInput(
                         f"--{name}-port: {self._host}:{port} can't be used ({error.strerror})"
                     ) from error
                 self._ports[name] = kept.getsockname()[1]
-            self._kept = stack.pop_all()
+                taken.add(self._ports[name])
+            return stack.pop_all()
 
     def _start(self, runtime: Runtime) -> None:
         options = {

@@ -27,12 +27,12 @@ def free_ports(count: int) -> list[int]:
 
     They stay bound, which with SO_REUSEADDR keeps no server from binding and listening there.
     """
-    for _ in range(count):
-        kept = socket.socket()
-        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        kept.bind(("127.0.0.1", 0))
-        _kept.append(kept)
-    return [kept.getsockname()[1] for kept in _kept[len(_kept) - count :]]
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        one.bind(("127.0.0.1", 0))
+    _kept.extend(sockets)
+    return [one.getsockname()[1] for one in sockets]
 
 
 @contextmanager

@@ -142,6 +142,12 @@ def test_a_port_in_use_is_named(small_repository: Path) -> None:
         assert f"--grpc-port: 127.0.0.1:{port}" in refusal(small_repository, f"--grpc-port={port}")
 
 
+def test_a_port_given_twice_is_named(small_repository: Path) -> None:
+    (port,) = free_ports(1)
+    line = refusal(small_repository, f"--http-port={port}", f"--metrics-port={port}")
+    assert f"--metrics-port: 127.0.0.1:{port} can't be used" in line
+
+
 def test_a_port_that_it_took_is_nobody_elses_before_it_listens(small_repository: Path) -> None:
     free: list[str] = []
 

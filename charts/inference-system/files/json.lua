@@ -13,8 +13,9 @@ local function elements(json, at)
   if not inside then return nil end
   local product = 1
   for size in inside:gmatch("%d+") do
-    if tonumber(size) == 0 then return 0 end
-    product = product * (tonumber(size) + 0.0)
+    local number = tonumber(size) + 0.0
+    if number == 0 then return 0 end -- infinity times 0 would be no number
+    product = product * number
   end
   return product
 end

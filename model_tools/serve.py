@@ -173,7 +173,7 @@ class LocalTriton:
         return "127.0.0.1" if self._host == "0.0.0.0" else self._host
 
     def _choose_ports(self) -> contextlib.ExitStack:
-        """Refuses ports in use and takes free ones where 0 is asked for. Keeps them for as long as it is open."""
+        """Refuses ports in use and takes free ones where 0 is asked for. It keeps them while open."""
         taken: set[int] = set()
         with contextlib.ExitStack() as stack:
             for name, port in self._ports.items():

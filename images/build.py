@@ -239,7 +239,8 @@ def write_values(images: list[Image], path: Path = VALUES, registry: str = REGIS
         }
     path.parent.mkdir(parents=True, exist_ok=True)
     making = path.with_suffix(".making")
-    making.write_text(yaml.safe_dump(values, sort_keys=True))
+    # Quoted: PyYAML leaves a tag such as 140980250e51 bare, which Helm's YAML reads as a number.
+    making.write_text(yaml.safe_dump(values, sort_keys=True, default_style='"'))
     making.rename(path)
 
 

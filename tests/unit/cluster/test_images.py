@@ -101,6 +101,15 @@ def test_a_folder_that_is_no_model_is_named(tmp_path: Path, content: str | None)
         build.known("model", tmp_path)
 
 
+@pytest.mark.parametrize("tag", ["140980250e51", "123456789012"])
+def test_a_tag_that_looks_like_a_number_is_text_to_helm(image: Image, tmp_path: Path, tag: str) -> None:
+    values = tmp_path / "values.yaml"
+    build.write_values(
+        [Image("tools", image.containerfile, image.context, values=("tools",), label=tag)], values
+    )
+    assert f'"{tag}"' in values.read_text()
+
+
 def test_values_name_what_was_built_and_keep_the_rest(image: Image, tmp_path: Path) -> None:
     values = tmp_path / "build/images.yaml"
     build.write_values([Image("tools", image.containerfile, image.context, values=("tools",))], values)

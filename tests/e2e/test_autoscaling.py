@@ -2,7 +2,7 @@
 
 One release in a namespace of its own is taken through a load, a Prometheus that knows nothing, an upgrade, a
 Prometheus that is away, and the end of the load; what its Deployment asked for meanwhile is written down, and
-each test reads that.
+each test reads that. All the while everything that a dashboard may read is there: each panel shows something.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +19,17 @@ from typing import Any
 
 import pytest
 
+from grafana.boards import BOARDS
+from grafana.check import Finding, faults
 from loadtest.api import LocustApi
 from loadtest.run import Settings, wait_for_workers
 from model_tools.kube import Release, api_session, service_session
+from model_tools.slo.prometheus import NoData, Prometheus
 
 from .helm import Helm, merged
+from .panels import above_the_regions, every_panel
+from .recorded_gpu import recorded_gpu
+from .volumes import tools_image
 from .waiting import until
 
 pytestmark = pytest.mark.timeout(1200)
@@ -38,6 +44,7 @@ WINDOW, STABILIZATION = 30, 20  # seconds
 STEADY = 45  # seconds to watch for a change that must not come: STABILIZATION and a look of the scaler
 BLIND = 75  # the same for one that a falling rate would bring: WINDOW longer
 UP, DOWN = 180, 180  # seconds that scaling may take
+PATIENCE = 120  # seconds until the rules have recorded everything once
 
 AUTOSCALING = {
     "kind": "keda",
@@ -61,6 +68,7 @@ class History:
 
     samples: list[tuple[float, int, int]] = field(default_factory=list)  # time, replicas wanted, ready
     parts: dict[str, tuple[float, float]] = field(default_factory=dict)
+    panels: list[Finding] = field(default_factory=list)  # while the load stayed
     stopped: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -161,13 +169,17 @@ class Installed:
         made = self.helm.install(NAME, self.chart, merged(self.values, changes), self.folder, 240)
         assert made.returncode == 0, made.stdout + made.stderr
 
+    def prometheus(self) -> Prometheus:
+        place = self.values["monitoring"]["prometheus"]
+        return Prometheus(*service_session(place["namespace"], place["service"], place["port"]))
+
     def records(self) -> bool:
         """Whether Prometheus has the series that the scaler reads."""
-        prometheus = self.values["monitoring"]["prometheus"]
-        session, base = service_session(prometheus["namespace"], prometheus["service"], prometheus["port"])
-        query = {"query": f'inference:autoscaling:requests{{namespace="{NAMESPACE}"}}'}
-        answer = session.get(f"{base}/api/v1/query", params=query, timeout=30).json()
-        return bool(answer["data"]["result"])
+        query = f'inference:autoscaling:requests{{namespace="{NAMESPACE}"}}'
+        try:
+            return bool(self.prometheus().samples(query, time.time()))
+        except NoData:
+            return False
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +194,8 @@ def installed(release: Release, helm: Helm, tmp_path_factory: pytest.TempPathFac
         "triton": {
             "gpu": {"count": 0},
             "onePodPerNode": False,
-            "resources": {"requests": {"cpu": "100m", "memory": "512Mi"}},
+            # The kubelet counts throttling only where there is a limit.
+            "resources": {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"cpu": "2"}},
             "drainSeconds": 1,
         },
         "autoscaling": AUTOSCALING,
@@ -208,12 +221,13 @@ def installed(release: Release, helm: Helm, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="module")
-def history(installed: Installed) -> History:
+def history(installed: Installed, release: Release) -> History:
     found = History()
     watcher = threading.Thread(target=found.watch, daemon=True)
     watcher.start()
     try:
-        tell(found, installed)
+        with recorded_gpu(NAMESPACE, tools_image(release), "local"), above_the_regions(NAMESPACE):
+            tell(found, installed, [NAMESPACE, release.namespace])
     except AssertionError as failure:
         print(failure)  # the tests of the parts that were not reached say the rest
     finally:
@@ -225,7 +239,8 @@ def history(installed: Installed) -> History:
     return found
 
 
-def tell(history: History, installed: Installed) -> None:
+def tell(history: History, installed: Installed, shown: Sequence[str]) -> None:
+    """shown: the namespaces that the dashboards are asked for; one of them has pods that ask for GPUs."""
     api = LocustApi(*service_session(NAMESPACE, f"{NAME}-inference-system-loadtest", 8089))
     wait_for_workers(api, 1, 60, lambda *_: None)
     until(scaler_sees, "a first number for the scaler", 120)
@@ -234,6 +249,7 @@ def tell(history: History, installed: Installed) -> None:
             until(lambda: history.now == (MOST, MOST), f"{MOST} pods that are ready", UP)
         with history.part("load stays"):
             time.sleep(STEADY)
+            history.panels = every_panel(installed.prometheus(), shown, PATIENCE)
         done("delete", "prometheusrule", RULES)
         until(lambda: not installed.records(), "Prometheus forgetting the rules", 120)
         with history.part("Prometheus knows nothing"):
@@ -260,6 +276,12 @@ def test_load_brings_pods(history: History) -> None:
 
 def test_a_steady_load_changes_nothing(history: History) -> None:
     assert history.wanted("load stays") == [MOST]
+
+
+def test_every_panel_of_every_dashboard_shows_something(history: History) -> None:
+    assert list(faults(history.panels)) == []
+    assert [finding.panel.title for finding in history.panels if not finding.has_data] == []
+    assert len(history.panels) == sum(len(board.panels) for board in BOARDS)
 
 
 def test_an_upgrade_leaves_the_pods_that_the_scaler_set(history: History) -> None:

@@ -163,11 +163,26 @@ def _ca_hash() -> str:
     return f"sha256:{hashlib.sha256(der.stdout).hexdigest()}"
 
 
-def wait_for_socket(node: Node) -> None:
-    """Until the node's containerd listens. Raises StepFailed with the end of its log."""
-    probe = node.command("test", "-S", "/run/containerd/containerd.sock", namespaces="--mount")
+def wait_for_runtime(node: Node) -> None:
+    """Until the node's containerd does what a kubelet asks. Raises StepFailed with the end of its log."""
+    socket = node.inside("/run/containerd/containerd.sock")
+    shell.wait_for(
+        lambda: serves_kubelets(socket),
+        f"containerd of {node.name}",
+        timeout=60,
+        log=node.log("containerd"),
+    )
 
-    def listening() -> bool:
-        return subprocess.run(probe, capture_output=True, check=False).returncode == 0
 
-    shell.wait_for(listening, f"containerd of {node.name}", timeout=30, log=node.log("containerd"))
+def serves_kubelets(socket: Path) -> bool:
+    """Whether a container runtime answers there. It listens, and answers `ctr`, sooner than that."""
+    import grpc
+
+    with grpc.insecure_channel(f"unix://{socket}") as channel:
+        # The request has no field that must be set, so it is no bytes at all.
+        version = channel.unary_unary("/runtime.v1.RuntimeService/Version")
+        try:
+            version(b"", timeout=5)
+        except grpc.RpcError:
+            return False
+    return True

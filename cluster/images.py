@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cluster import paths, shell
 from cluster.components import KUBERNETES
-from cluster.control import REPOSITORY, wait_for_socket
+from cluster.control import REPOSITORY, wait_for_runtime
 from cluster.node import Node, containerd_config, copy_seed
 from images import base, buildah
 from images.build import Image, build, forget, older
@@ -201,7 +201,7 @@ def built(values: Path) -> list[tuple[str, Path]]:
 
 
 def _present(node: Node) -> set[str]:
-    wait_for_socket(node)
+    wait_for_runtime(node)
     listed = node.command(
         "ctr", "--namespace", "k8s.io", "images", "ls", "--quiet", namespaces="--mount --pid"
     )
@@ -209,7 +209,7 @@ def _present(node: Node) -> set[str]:
 
 
 def _import(node: Node, archives: list[Path]) -> None:
-    wait_for_socket(node)
+    wait_for_runtime(node)
     for archive in archives:
         with archive.open("rb") as content:
             # Unpacked where and when a container first needs it, which for most images is not on every node.

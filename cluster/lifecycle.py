@@ -237,7 +237,7 @@ def _create(workers: int, values: Path | None, steps: Steps) -> None:
     with steps.step("network of the nodes"):
         for each in nodes:
             each.connect(nodes)
-        _each(nodes, control.wait_for_socket)
+        _each(nodes, control.wait_for_runtime)
     with steps.step("kubeadm init"):
         control.init(tag)
     with ThreadPoolExecutor(2) as pool:
@@ -343,7 +343,7 @@ def _add(each: Node, others: list[Node], made: Made) -> None:
     each.connect(others)
     for other in others:
         other.route_to(each)
-    control.wait_for_socket(each)
+    control.wait_for_runtime(each)
     control.join(each)
 
 

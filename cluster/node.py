@@ -76,10 +76,17 @@ class Node:
 
     def command(self, *argv: str | Path, namespaces: str = "--net --mount --uts --pid") -> list[str]:
         """argv run inside the node. Raises StepFailed where the node does not run."""
+        return ["nsenter", "--target", str(self._running()), *namespaces.split(), "--", *map(str, argv)]
+
+    def inside(self, path: str) -> Path:
+        """A path of the node's own, seen from outside. Raises StepFailed where the node does not run."""
+        return Path(f"/proc/{self._running()}/root{path}")
+
+    def _running(self) -> int:
         pid = self.pid()
         if pid is None:
             raise shell.StepFailed(f"node {self.name} does not run")
-        return ["nsenter", "--target", str(pid), *namespaces.split(), "--", *map(str, argv)]
+        return pid
 
     def start(self, seed: Path, programs: Path, sandbox_image: str, volumes: Path) -> None:
         """Makes the disk from a containerd that holds the cluster's images, and starts the first process.

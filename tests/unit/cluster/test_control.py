@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from string import Template
 from typing import Any
 
+import grpc
 import pytest
 import yaml
 
@@ -139,3 +143,34 @@ def test_a_node_is_ready_when_its_condition_says_so() -> None:
 def test_a_node_that_no_kubelet_has_told_of_gpus_has_none() -> None:
     assert control.gpus({"status": {}}) == 0
     assert control.gpus({"status": {"allocatable": {"nvidia.com/gpu": "1"}}}) == 1
+
+
+@contextmanager
+def runtime(socket: Path, initialized: bool) -> Iterator[None]:
+    """What listens there as containerd does, before or after its part for kubelets is ready."""
+
+    def version(_: bytes, context: grpc.ServicerContext) -> bytes:
+        if not initialized:
+            context.abort(grpc.StatusCode.UNKNOWN, "server is not initialized yet")
+        return b""
+
+    server = grpc.server(ThreadPoolExecutor(1))
+    handler = grpc.unary_unary_rpc_method_handler(version)
+    server.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler("runtime.v1.RuntimeService", {"Version": handler})]
+    )
+    server.add_insecure_port(f"unix://{socket}")
+    server.start()
+    try:
+        yield
+    finally:
+        server.stop(None).wait()
+
+
+def test_a_containerd_that_only_listens_does_not_serve_kubelets_yet(tmp_path: Path) -> None:
+    socket = tmp_path / "containerd.sock"
+    assert not control.serves_kubelets(socket)
+    with runtime(socket, initialized=False):
+        assert not control.serves_kubelets(socket)
+    with runtime(socket, initialized=True):
+        assert control.serves_kubelets(socket)

@@ -9,6 +9,7 @@
 #          probe   placements of quantize nodes, layer by layer, at batch 256 beside FP16 and implicit INT8
 #          triton  the FP16 engine behind Triton: single requests, and batches in shared memory
 #          fleet   one Triton a GPU with the FP16 engine, one load generator for all: how it grows with the GPUs
+#          capture what Triton and the driver say of the GPU while a load comes and goes, for tests without one
 #          ladder  every precision, batch size, number of instances and kind of copies
 #          method  this project's way of driving engines beside trtexec's
 #          accuracy what FP16 and INT8 cost trained networks, by their engines (FOLDER/accuracy/NAME-fp32)
@@ -17,7 +18,7 @@
 # A stage goes on where it was stopped. Each may take SECONDS (540) and then ends, so that what it measured comes
 # back. python3 needs numpy, onnx and onnxruntime beside what FOLDER/site has.
 set -uo pipefail
-[ $# -ge 3 ] || { sed -n 's/^# \{0,1\}//p' "$0" | sed -n 2,18p >&2; exit 2; }
+[ $# -ge 3 ] || { sed -n 's/^# \{0,1\}//p' "$0" | sed -n 2,19p >&2; exit 2; }
 folder=$(realpath "$1") results=$(realpath -m "$2")
 shift 2
 cd "$(dirname "$0")/../.."
@@ -53,6 +54,11 @@ for stage in "$@"; do
         # shellcheck disable=SC2086
         limited python3 benchmarks/gpu/fleet.py --root "$folder/triton" --libraries "$folder/libraries" \
             --plan "$(plan fp16)" --output "$folder/results/fleet.json" ${FLEET:-} ;;
+    capture)
+        engines --output "$folder/results/triton-engine.json" --batches 64 --instances 1 --copies without --rungs fp16
+        # shellcheck disable=SC2086
+        limited python3 benchmarks/gpu/capture.py --root "$folder/triton" --libraries "$folder/libraries" \
+            --plan "$(plan fp16)" --output "$folder/results/scrapes.jsonl" ${CAPTURE:-} ;;
     ladder)
         # shellcheck disable=SC2086
         engines --output "$folder/results/engines.json" --rungs ${RUNGS:-fp32 tf32 fp16 int8} \

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -32,6 +33,7 @@ DCGM = {
     "DCGM_FI_DEV_ROW_REMAP_FAILURE": "remapped_rows.failure",
 }
 NAME = "name"
+UUID = re.compile(r"GPU-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # which one it was is nobody's business
 WORDS = {"No": 0.0, "Yes": 1.0}
 
 
@@ -80,11 +82,9 @@ def main() -> None:
         def scrape() -> None:
             began = time.monotonic()
             while True:
-                line = {
-                    "seconds": round(time.monotonic() - began, 1),
-                    "triton": "\n".join(line for line in shown(triton.metrics) if line[0] != "#") + "\n",
-                    "dcgm": dcgm(),
-                }
+                lines = [UUID.sub("GPU-0", line) for line in shown(triton.metrics) if line[0] != "#"]
+                at = round(time.monotonic() - began, 1)
+                line = {"seconds": at, "triton": "\n".join(lines) + "\n", "dcgm": dcgm()}
                 output.write(json.dumps(line) + "\n")
                 output.flush()
                 if ended.wait(arguments.every):

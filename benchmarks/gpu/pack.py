@@ -10,11 +10,17 @@ Here, into pieces of --piece MiB each, with a list of them:
                    tritonclient with its grpcio and protobuf, pytest; zstandard's travels beside the pieces
     triton-wheels  nvidia-pytriton, numpy < 2 and tensorrt_cu12_bindings for the host's Python
 
+Another release of TensorRT goes to a folder of its own, where only what differs needs to be: its libraries,
+its bindings among the wheels, and with --interpreter DIR (the folder above its bin/) a Python that has
+bindings of that release (8.6: up to 3.11), which the wheels are for then. 8.6's libraries need cuBLAS 12's
+(both) and cuDNN 8's (libcudnn.so.8, _ops_infer) beside them to load.
+
 There, with all pieces in one folder (an incomplete or changed one is named):
 
     pack.py unpack --pieces DIR --output /tmp/gpu
 
-gives libraries/, models/, site/ (for PYTHONPATH) and triton/ (laid out, with this project's backends).
+gives what was packed of libraries/, models/, site/ (for PYTHONPATH), triton/ (laid out, with this project's
+backends) and python/ (the interpreter).
 """
 
 from __future__ import annotations
@@ -38,22 +44,35 @@ ROOT = Path(__file__).parents[2]
 LIST, FIRST = "pieces.json", "zstandard"
 # Not needed to build or run engines of ONNX models without plugins of other frameworks.
 LEFT_OUT = ("*vc_plugin*",)
+# Of an interpreter: what only those need who develop it or install into it.
+DEVELOPERS = (
+    "test", "tests", "idlelib", "site-packages", "ensurepip", "config-*", "lib2to3", "tkinter", "__pycache__",
+    "*.a",
+)  # fmt: skip
 
 
 def pack(arguments: argparse.Namespace) -> None:
     output = arguments.output
     (output / "parts").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output) as scratch:
-        triton = Path(scratch) / "triton"
-        lay_out(arguments.triton_wheels, triton, arguments.python)
-        parts = {"libraries": arguments.libraries, "models": arguments.models, "site": Path(scratch) / "site",
-                 "triton": triton}  # fmt: skip
-        parts["site"].mkdir()
-        bindings = arguments.triton_wheels.glob("tensorrt*.whl")  # the engines' own scripts need them too
-        for wheel in (*arguments.wheels.glob("*.whl"), *bindings):
+        site, triton, python = (Path(scratch) / name for name in ("site", "triton", "python"))
+        site.mkdir()
+        wheels = [*arguments.wheels.glob("*.whl")]
+        if arguments.triton_wheels:
+            lay_out(arguments.triton_wheels, triton, arguments.python)
+            wheels += arguments.triton_wheels.glob("tensorrt*.whl")  # the engines' own scripts need them too
+        for wheel in wheels:
             with zipfile.ZipFile(wheel) as content:
-                content.extractall(parts["site"])
-        archives = [archive(name, folder, output / "parts") for name, folder in parts.items()]
+                content.extractall(site)
+        if arguments.interpreter:
+            slim(arguments.interpreter, python)
+        parts = {"libraries": arguments.libraries, "models": arguments.models, "site": site, "triton": triton,
+                 "python": python}  # fmt: skip
+        archives = [
+            archive(name, folder, output / "parts", arguments.level)
+            for name, folder in parts.items()
+            if folder is not None and folder.is_dir()
+        ]
     shutil.rmtree(output / "pieces", ignore_errors=True)
     (output / "pieces").mkdir()
     pieces = cut(archives, output / "pieces", arguments.piece << 20)
@@ -81,7 +100,14 @@ def lay_out(wheels: Path, root: Path, python: str) -> None:
         lay_out(Path(site), root, ROOT / "model_tools" / "backends", python, GPU_PACKAGES)
 
 
-def archive(name: str, folder: Path, output: Path) -> Path:
+def slim(interpreter: Path, output: Path) -> None:
+    """What of an interpreter is needed to run it."""
+    skip = shutil.ignore_patterns(*DEVELOPERS)
+    for name in ("bin", "lib"):
+        shutil.copytree(interpreter / name, output / name, symlinks=True, ignore=skip)
+
+
+def archive(name: str, folder: Path, output: Path, level: int) -> Path:
     """A tar of the folder, compressed; one that is there already and newer than every file of it is kept."""
     target = output / f"{name}.tar.zst"
     newest = max((file.stat().st_mtime for file in folder.rglob("*") if file.is_file()), default=0.0)
@@ -90,7 +116,8 @@ def archive(name: str, folder: Path, output: Path) -> Path:
     excluded = [f"--exclude={pattern}" for pattern in LEFT_OUT]
     with target.with_suffix(".making").open("wb") as stream:
         tar = subprocess.Popen(["tar", "-C", str(folder), *excluded, "-cf", "-", "."], stdout=subprocess.PIPE)
-        subprocess.run(["zstd", "-12", "--long=31", "-q", "-c"], stdin=tar.stdout, stdout=stream, check=True)
+        compress = ["zstd", f"-{level}", "--long=31", "-q", "-c"]
+        subprocess.run(compress, stdin=tar.stdout, stdout=stream, check=True)
         if tar.wait():
             raise SystemExit(f"pack: tar fails on {folder}")
     return target.with_suffix(".making").rename(target)
@@ -188,8 +215,11 @@ def main() -> None:
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
     packing = verbs.add_parser("pack")
-    for name in ("libraries", "models", "wheels", "triton-wheels", "output"):
+    for name in ("libraries", "wheels", "output"):
         packing.add_argument(f"--{name}", type=Path, required=True)
+    for name in ("models", "triton-wheels", "interpreter"):
+        packing.add_argument(f"--{name}", type=Path)
+    packing.add_argument("--level", type=int, default=12, help="of compression")
     packing.add_argument("--piece", type=int, default=55, help="MiB")
     packing.add_argument("--python", default="3.12", help="of the host")
     unpacking = verbs.add_parser("unpack")

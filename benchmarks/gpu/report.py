@@ -1,4 +1,4 @@
-"""docs/benchmarks.md's tables of engines and of hosts with several GPUs, and their plot, from results/.
+"""docs/benchmarks.md's tables of engines, behind Triton and on several GPUs, and their plot, from results/.
 
     python -m benchmarks.gpu.report            writes them
     python -m benchmarks.gpu.report --check    exit status 1 where a table is not current
@@ -35,6 +35,8 @@ FLEETS = {
     "system": "batches of 64, system shared memory",
     "single": "single images over gRPC",
 }
+
+BATCHES = {"cuda": "CUDA shared memory", "system": "system shared memory"}
 
 Rates = dict[tuple[str, int, int], float]
 
@@ -86,7 +88,27 @@ def fleets_table() -> Iterator[str]:
         yield f"| {FLEETS[name]} | {host} | {cells} | {times} |"
 
 
-TABLES = {"gpu engines": engines_table, "gpu hosts": fleets_table}
+def triton_table() -> Iterator[str]:
+    """Behind Triton, by precision: the best load of a case, and its share of the best bare engine."""
+    loads = " | ".join(f"batches of 64, {name} | to bare" for name in BATCHES.values())
+    yield f"| engine | bare, 1 instance | bare, best of 1 and 2 | {loads} | single images over gRPC |"
+    yield "|---|---|---|" + "---|" * (2 * len(BATCHES) + 1)
+    for rung, name in RUNGS.items():
+        file = RESULTS / f"h200-triton-{rung}.json"
+        if not file.is_file():
+            continue
+        best: dict[str, float] = {}
+        for case in json.loads(file.read_text())["cases"]:
+            kind = "bare 1" if case["case"] == "bare" and case["instances"] == 1 else case["case"]
+            best[kind] = max(best.get(kind, 0.0), case["images_per_s"])
+        bare = max(best["bare"], best["bare 1"])
+        cells = [f"{best['bare 1']:,.0f}", f"{bare:,.0f}"]
+        for kind in BATCHES:
+            cells += [f"{best[kind]:,.0f}", f"{best[kind] / bare * 100:.0f} %"]
+        yield f"| {name} | {' | '.join(cells)} | {best['single']:,.0f} |"
+
+
+TABLES = {"gpu engines": engines_table, "gpu hosts": fleets_table, "gpu triton": triton_table}
 
 
 def written(document: str) -> str:

@@ -265,6 +265,8 @@ def main() -> None:
     options(parser)
     parser.add_argument("--instances", nargs="+", type=int, default=(1, 2, 4))
     parser.add_argument("--cases", nargs="+", choices=LOADS, default=("single", "system", "cuda"))
+    parser.add_argument("--loads", type=int, default=max(map(len, LOADS.values())), metavar="N",
+                        help="only the N heaviest of each case")  # fmt: skip
     parser.add_argument("--note", default="", help="kept with the cases, to tell variants apart")
     parser.add_argument("--sample-every", type=int, default=0, metavar="N", help="trace one request in N")
     arguments = parser.parse_args()
@@ -277,7 +279,7 @@ def main() -> None:
             {"case": case, "instances": instances, "processes": processes, "concurrency": concurrency,
              "note": arguments.note}
             for case in arguments.cases
-            for processes, concurrency in LOADS[case]
+            for processes, concurrency in LOADS[case][-arguments.loads :]
         ]  # fmt: skip
         if all(record.has(**key) for key in wanted):
             continue

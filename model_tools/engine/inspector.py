@@ -20,6 +20,9 @@ _TYPES = (
 )
 
 
+UNKNOWN = "?"
+
+
 def describe(trt: Any, engine: Any) -> dict[str, Any]:
     """Plain data about an ICudaEngine.
 
@@ -61,8 +64,8 @@ def layers(information: Mapping[str, Any]) -> list[dict[str, Any]]:
             {
                 "name": layer.get("Name", ""),
                 "kind": layer.get("ParameterType") or layer.get("LayerType", ""),
-                "inputs": [_type(tensor) for tensor in layer.get("Inputs", [])],
-                "outputs": [_type(tensor) for tensor in layer.get("Outputs", [])],
+                "inputs": [_type(tensor, layer) for tensor in layer.get("Inputs", [])],
+                "outputs": [_type(tensor, {}) for tensor in layer.get("Outputs", [])],
                 "tactic": str(layer.get("TacticName", "")),
             }
         )
@@ -70,9 +73,9 @@ def layers(information: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def precisions(found: list[dict[str, Any]]) -> dict[str, int]:
-    """How many layers read each type, those left out that only move data."""
+    """How many layers read each type, those left out that only move data, or whose types nobody tells."""
     counts = Counter(layer["inputs"][0] for layer in found if layer["inputs"] and not is_movement(layer))
-    return dict(sorted(counts.items()))
+    return dict(sorted((name, count) for name, count in counts.items() if name != UNKNOWN))
 
 
 def is_movement(layer: Mapping[str, Any]) -> bool:
@@ -80,12 +83,15 @@ def is_movement(layer: Mapping[str, Any]) -> bool:
     return layer["kind"] in ("Reformat", "NoOp", "Shuffle", "Constant") or "Reformat" in layer["name"]
 
 
-def _type(tensor: Mapping[str, Any]) -> str:
+def _type(tensor: Mapping[str, Any], layer: Mapping[str, Any]) -> str:
+    """Where the batch size varies 8.6 tells the type of no tensor; a layer's weights have its input's."""
     text = " ".join(
         str(tensor.get(key, "")) for key in ("Format/Datatype", "Datatype", "DataType", "Format", "Type")
     )
+    if "dynamic shapes" in text:
+        text = str(layer.get("Weights", {}).get("Type", ""))
     # UINT8 before INT8: a word boundary does not part them, but "uint8" holds "int8" for nobody.
     for name, pattern in _TYPES:
         if pattern.search(text):
             return name
-    return text.strip() or "?"
+    return text.strip() or UNKNOWN

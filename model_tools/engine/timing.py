@@ -25,6 +25,7 @@ from typing import Any
 
 from model_tools.console import BadInput
 from model_tools.engine.cuda import OUT_OF_MEMORY, Cuda, CudaError
+from model_tools.engine.trt import context
 
 METHODS = ("ahead", "trtexec")
 _WARM_UP = 0.2  # seconds
@@ -179,7 +180,7 @@ class Lane:
         given = {name: engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names}
         first = next(name for name in names if given[name])
         profile = profile_for(batches_of(engine, first), batch)
-        self.context = engine.create_execution_context()
+        self.context = context(engine)
         if self.context is None:
             raise CudaError("TensorRT makes no context", OUT_OF_MEMORY)
         if engine.num_optimization_profiles > 1:

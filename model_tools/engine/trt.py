@@ -12,8 +12,10 @@ dequantize nodes only gets FP16 for the rest where flags can say so.
 
 from __future__ import annotations
 
+import gc
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -44,10 +46,19 @@ class Generation:
             return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
         return 0
 
-    def share_profiles(self, trt: Any, config: Any) -> None:
-        """Lets several contexts use one profile at a time: the instances of a Triton model do."""
-        if self.major == 8:
-            config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
+    def configure(self, trt: Any, config: Any) -> None:
+        """What later releases do of themselves.
+
+        Several contexts may use one profile at a time, as the instances of a Triton model do; and kernels are
+        TensorRT's own, so that neither the build nor whoever runs the engine loads cuDNN and cuBLAS for them.
+        """
+        if self.major != 8:
+            return
+        config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
+        sources = config.get_tactic_sources()
+        for name in ("CUBLAS", "CUBLAS_LT", "CUDNN"):
+            sources &= ~(1 << int(getattr(trt.TacticSource, name)))
+        config.set_tactic_sources(sources)
 
 
 GENERATIONS = {
@@ -76,6 +87,33 @@ def generation(version: str) -> Generation:
     if major not in GENERATIONS or (major == 8 and minor < 6):
         raise BadInput(f"--runtime: TensorRT {version} is installed, and 8.6, 10.x or 11.x is needed")
     return GENERATIONS[major]
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """No garbage is collected in the block, as every call of TensorRT needs that logs.
+
+    It logs by Python while it holds a lock that the end of an engine takes too: an engine that is collected
+    just there waits for itself.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@uncollected()
+def create(trt: Any, kind: str, log: Log) -> Any:
+    """A Builder or Runtime. Raises BadInput where TensorRT makes none, with what it says of that."""
+    try:
+        return getattr(trt, kind)(log.logger)
+    except TypeError as error:  # of the bindings: "factory function returned nullptr"
+        said = log.errors or log.warnings  # 8.6 only warns
+        reason = cause(([line for line in said if "initialization" in line] or said)[:1])
+        raise BadInput(f"--runtime: TensorRT {trt.__version__} does not start here: {reason}") from error
 
 
 def gpu() -> Device:
@@ -108,7 +146,9 @@ class Log:
 
 
 _MEMORY = re.compile(r"out ?of ?memory|could not be allocated|CUDA_ERROR_OUT_OF_MEMORY", re.IGNORECASE)
-_WHERE = re.compile(r"^\s*(\[[^\]]*::[^\]]*\]|\d+: \[[^\]]*\])\s*|Error Code \d+: ")
+_WHERE = re.compile(
+    r"^\s*(\[[^\]]*::[^\]]*\]|\d+: \[[^\]]*\])\s*|Error Code \d+: |\.? In \S+ at /\S+:\d+(?=\)|$| )"
+)
 
 
 def cause(errors: Iterable[str]) -> str:
@@ -137,11 +177,13 @@ def incompatibility(errors: Iterable[str]) -> str:
         if found := re.search(pattern, text, re.IGNORECASE):
             here, there = (each.rstrip(".,)") for each in found.groups())
             return f"is of another TensorRT ({there}, and here is {here})"
-    if re.search(r"version tag|not compatible with this version", text, re.IGNORECASE):
+    # The last is how 10 puts it of a plan of 8.
+    if re.search(r"version tag|not compatible with this version|weight-separated plan", text, re.IGNORECASE):
         return "is of another TensorRT"
     return ""
 
 
+@uncollected()
 def deserialize(trt: Any, plan: Path) -> Any:
     """The ICudaEngine of a plan, on this GPU. Raises BadInput that says why it is none here."""
     try:
@@ -149,7 +191,7 @@ def deserialize(trt: Any, plan: Path) -> Any:
     except OSError as error:
         raise BadInput(f"{plan}: {(error.strerror or 'can not be read').lower()}") from error
     log = Log(trt)
-    runtime = trt.Runtime(log.logger)
+    runtime = create(trt, "Runtime", log)
     engine = runtime.deserialize_cuda_engine(content) if content else None
     if engine is None:
         why = incompatibility(log.errors)
@@ -159,3 +201,9 @@ def deserialize(trt: Any, plan: Path) -> Any:
             raise BadInput(f"{plan}: out of GPU memory; end what else runs on the GPU")
         raise BadInput(f"{plan}: is no engine of TensorRT, or damaged ({cause(log.errors)})")
     return engine
+
+
+@uncollected()
+def context(engine: Any) -> Any:
+    """An IExecutionContext of the engine, None where it gets no memory."""
+    return engine.create_execution_context()

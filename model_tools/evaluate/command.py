@@ -184,11 +184,13 @@ def _reference_answers(
     """As `_answers`; those to what dependencies carry are kept in the cache."""
     import numpy as np
 
+    from model_tools.evaluate import runtimes
     from model_tools.files import cached
 
     if dataset != "digits":
         return _answers(subject, dataset, pictures, first_label, step)
-    parts = [subject.bundle.metadata["digest"], subject.runtime, str(pictures)]
+    version = runtimes.version(subject.runtime)
+    parts = [subject.bundle.metadata["digest"], subject.runtime, version, str(pictures)]
     for module in ("evaluate/command", "evaluate/head", "datasets", "pictures"):
         parts.append((Path(__file__).parents[1] / f"{module}.py").read_text(encoding="utf-8"))
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

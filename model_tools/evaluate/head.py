@@ -23,14 +23,17 @@ def tap(model: Any) -> str:
     They are what the last Gemm, MatMul or Conv on the way to the output reads. Raises BadInput where there is
     none.
     """
-    from onnx import helper
+    from onnx import helper, shape_inference
 
     producers = {name: node for node in model.graph.node for name in node.output}
     tensor = model.graph.output[0].name
     while (node := producers.get(tensor)) is not None:
         tensor = node.input[0]
         if node.op_type in WEIGHTED:
-            model.graph.output.append(helper.make_empty_tensor_value_info(tensor))
+            # TensorRT wants to be told the type of an output, which ONNX Runtime finds out.
+            inferred = shape_inference.infer_shapes(model).graph.value_info
+            known = [value for value in inferred if value.name == tensor]
+            model.graph.output.extend(known or [helper.make_empty_tensor_value_info(tensor)])
             return str(tensor)
         # An addition's computed input is the one that a node made.
         tensor = next((name for name in node.input if name in producers), tensor)

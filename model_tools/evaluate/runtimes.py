@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,18 @@ def load(
             f"--compute: {runtime} computes FP32 graphs in FP32; {precision} needs --runtime openvino"
         )
     return _onnxruntime(model, outputs)
+
+
+def version(runtime: str) -> str:
+    """Of the runtime that is installed here, "" where none is."""
+    if runtime == "tensorrt":
+        from model_tools.engine.builders import builder
+
+        return builder(runtime).version()
+    try:
+        return str(import_module(runtime).__version__)
+    except ImportError:
+        return ""
 
 
 def _onnxruntime(model: bytes, outputs: list[str]) -> Loaded:
@@ -128,7 +141,7 @@ def engine(plan: Path) -> Callable[[Any], dict[str, Any]]:
     cuda.activate()
     module = trt.load()
     loaded = trt.deserialize(module, plan)
-    context = loaded.create_execution_context()
+    context = trt.context(loaded)
     stream = cuda.stream()
     names = [loaded.get_tensor_name(index) for index in range(loaded.num_io_tensors)]
     inputs = [name for name in names if loaded.get_tensor_mode(name) == module.TensorIOMode.INPUT]

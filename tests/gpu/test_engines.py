@@ -37,6 +37,18 @@ pytestmark = [
 ]
 
 
+def installed() -> list[str]:
+    """Major, minor and patch of the release, as its library has it: that is not where model_tools asks."""
+    for major in (11, 10, 8):
+        try:
+            number = ctypes.CDLL(f"libnvinfer.so.{major}").getInferLibVersion()
+        except OSError:
+            continue
+        thousand = 1000 if major == 8 else 10000
+        return [str(each) for each in (number // thousand, number % thousand // 100, number % 100)]
+    raise AssertionError("there is no libnvinfer")
+
+
 def build(cache: Path, output: Path, precision: str, batch: int) -> subprocess.Popen[str]:
     command = [
         sys.executable, "-c", "from model_tools.cli import main; main()", "engine", "build", "--json",
@@ -83,6 +95,12 @@ def test_an_engine_computes_what_the_model_computes(
     import onnxruntime
 
     process = build(cache if precision == "fp32" else tmp_path / "cache", tmp_path, precision, 4)
+    if precision == "bf16" and installed()[0] == "8":
+        _, lines = process.communicate(timeout=600)
+        assert process.returncode == 2
+        assert lines.splitlines()[-1] == "model-tools: --precision: TensorRT 8 has no bf16"
+        assert not (tmp_path / "model.plan").exists()
+        return
     built(process)
     pixels = np.random.default_rng(3).integers(0, 256, (4, 224, 224, 3), dtype=np.uint8)
     session = onnxruntime.InferenceSession(f"{MODEL}/model.onnx", providers=["CPUExecutionProvider"])
@@ -109,7 +127,7 @@ def test_the_key_names_this_gpu_and_this_release_of_tensorrt(cache: Path, tmp_pa
     ).stdout.splitlines()[0].split(", ")  # fmt: skip
     device = said["parts"]["device"]
     assert [device["gpu"], device["compute_capability"]] == listed
-    assert said["parts"]["version"].startswith("10.")
+    assert said["parts"]["version"].split(".")[:3] == installed()
 
 
 @pytest.mark.parametrize("damage", ["truncated", "of another GPU"])
@@ -196,5 +214,5 @@ def test_an_engine_is_evaluated_as_triton_would_run_it(tmp_path: Path) -> None:
         done = model_tools("evaluate", copied, "--runtime", runtime, "--pictures", 40, "--json")
         assert done.returncode == 0, done.stderr
         found[runtime] = json.loads(done.stdout)
-    assert found["tensorrt"]["runtime_version"].startswith("10.")
+    assert found["tensorrt"]["runtime_version"].split(".")[:3] == installed()
     assert found["tensorrt"]["top1"] == pytest.approx(found["onnxruntime"]["top1"], abs=2.5)

@@ -7,9 +7,10 @@ from typing import Any
 
 from model_tools.config import RUNTIMES
 from model_tools.console import BadInput, CheckFailed
+from model_tools.engine.builders.eight import with_float_weights
 from model_tools.engine.inspector import describe
 from model_tools.engine.key import CALIBRATION, Limits
-from model_tools.engine.trt import FLAGS, Generation, Log, cause, generation, gpu, load
+from model_tools.engine.trt import FLAGS, Generation, Log, cause, create, generation, gpu, load, uncollected
 
 TIMINGS = "timing-{version}-{capability}.cache"  # in the folder of the engine cache
 
@@ -34,10 +35,12 @@ class Builder:
     def settings(self, limits: Limits) -> dict[str, Any]:
         return {"level": limits.level, "workspace": limits.workspace}
 
+    @uncollected()
     def build(self, model: Path, limits: Limits, output: Path, cache: Path | None = None) -> dict[str, Any]:
         trt = load()
+        gpu()  # without one TensorRT fails in its own way, or takes the process with it
         log = Log(trt)
-        builder = trt.Builder(log.logger)
+        builder = create(trt, "Builder", log)
         # The parser holds the weights that the network speaks of.
         network, parser, typed = self._network(trt, builder, log, model, limits.precision)
         config = builder.create_builder_config()
@@ -59,7 +62,7 @@ class Builder:
         _write_timings(config, timings)
         content = bytes(plan)
         output.write_bytes(content)
-        engine = trt.Runtime(log.logger).deserialize_cuda_engine(content)
+        engine = create(trt, "Runtime", log).deserialize_cuda_engine(content)
         return {"typed": typed} | describe(trt, engine)
 
     def calibrated(self, model: Path) -> bool:
@@ -80,7 +83,8 @@ class Builder:
         Where TensorRT can tell types, they are read first and decide how it is built.
         """
         era = generation(trt.__version__)
-        network, parser = _parsed(trt, builder, log, model, era.network_flags(trt, typed=era.typed))
+        content = with_float_weights(model) if era.major == 8 and precision == "int8" else None
+        network, parser = _parsed(trt, builder, log, model, era.network_flags(trt, typed=era.typed), content)
         typed = way(era, precision, _carried(trt, network), self.calibrated(model))
         if era.typed and not typed:
             network, parser = _parsed(trt, builder, log, model, era.network_flags(trt, typed=False))
@@ -136,11 +140,14 @@ def way(era: Generation, precision: str, carried: frozenset[str], calibrated: bo
     return False
 
 
-def _parsed(trt: Any, builder: Any, log: Log, model: Path, flags: int) -> tuple[Any, Any]:
+def _parsed(
+    trt: Any, builder: Any, log: Log, model: Path, flags: int, content: bytes | None = None
+) -> tuple[Any, Any]:
+    """`content` is read in place of the file."""
     network = builder.create_network(flags)
     parser = trt.OnnxParser(network, log.logger)
     # From the file, not from bytes: weights outside the graph are found beside it.
-    if not parser.parse_from_file(str(model)):
+    if not (parser.parse_from_file(str(model)) if content is None else parser.parse(content)):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
         raise BadInput(_refusal(model, trt.__version__, errors))
     return network, parser
@@ -154,8 +161,10 @@ def _refusal(model: Path, version: str, errors: list[Any]) -> str:
         if operator and ("UNSUPPORTED" in code or "INVALID_NODE" in code):
             node = error.node_name() or f"number {error.node()}"
             return f"{model}: TensorRT {version} can't take operator {operator} of node {node}; replace it"
-        if "UNSUPPORTED" in code:
-            return f"{model}: TensorRT {version} can't take it: {error.desc().strip()}"
+        if "UNSUPPORTED" in code or "INVALID_NODE" in code:
+            hint = "; of INT8 models it takes those of model-tools quantize --rest fp32"
+            said = f"{model}: TensorRT {version} can't take it: {error.desc().strip()}"
+            return said + (hint if version.startswith("8.") and "Scale" in said else "")
     reason = errors[0].desc().strip() if errors else "no reason given"
     return f"{model}: is no ONNX model ({reason})"
 
@@ -189,7 +198,7 @@ def _configure(trt: Any, era: Generation, config: Any, limits: Limits, typed: bo
         config.builder_optimization_level = limits.level
     # What `inspect` shows: names and types of layers, kept in the plan. It runs no slower for them.
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    era.share_profiles(trt, config)
+    era.configure(trt, config)
 
 
 def _profile(builder: Any, network: Any, limits: Limits, preferred: int) -> Any:

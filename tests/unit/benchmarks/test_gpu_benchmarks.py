@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.gpu import report
 from benchmarks.gpu.engines import ranges, source
-from benchmarks.gpu.pack import Pieces, Slice, cut
+from benchmarks.gpu.pack import Pieces, Slice, cut, slim
 from benchmarks.gpu.record import Record
 
 KEY = ("rung", "batch")
@@ -55,6 +55,23 @@ def test_archives_cut_into_pieces_are_read_back_one_by_one(tmp_path: Path) -> No
         assert b"".join(iter(lambda part=part: part.read(100), b"")) == archive.read_bytes()
 
 
+def test_of_an_interpreter_what_runs_it_is_packed(tmp_path: Path) -> None:
+    files = (
+        "bin/python3.11", "lib/libpython3.11.so.1.0", "lib/python3.11/os.py",
+        "lib/python3.11/test/test_os.py", "lib/python3.11/site-packages/pip.py", "share/man",
+    )  # fmt: skip
+    for name in files:
+        (tmp_path / "3.11" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "3.11" / name).touch()
+    (tmp_path / "3.11" / "bin" / "python3").symlink_to("python3.11")
+    slim(tmp_path / "3.11", tmp_path / "python")
+    packed = {str(file.relative_to(tmp_path / "python")) for file in (tmp_path / "python").rglob("*")}
+    assert packed == {
+        "bin", "bin/python3", "bin/python3.11", "lib", "lib/libpython3.11.so.1.0", "lib/python3.11",
+        "lib/python3.11/os.py",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "content", [{"x": 2.5}, {"ranges": {"x": [-2.5, 1.0]}, "method": "max"}, {"x": {"min": -1, "max": 2.5}}]
 )
@@ -91,9 +108,11 @@ def test_a_hosts_gpus_are_compared_with_one_of_the_same_round(
 
 def test_the_tables_are_those_of_the_records() -> None:
     document = "before\n<!-- gpu engines -->\nold\n<!-- end -->\nafter <!-- gpu hosts -->\n<!-- end -->\n"
+    document += "<!-- gpu triton -->\n<!-- end -->\n"
     made = report.written(document)
     assert "old" not in made
     assert made.startswith("before\n")
     (row,) = [line for line in made.splitlines() if line.startswith("| 256 | 1 |")]
     assert " 42,868 | 68,553 | " in row
+    assert "| FP16 | 36,913 | 40,313 | 34,475 | 86 % | 33,216 | 82 % | 14,620 |" in made
     assert report.written(made) == made

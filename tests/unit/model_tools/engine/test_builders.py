@@ -8,13 +8,14 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from model_tools.config import ModelConfig
 from model_tools.console import BadInput
-from model_tools.engine.builders import builder
+from model_tools.engine.builders import builder, tensorrt
 from model_tools.engine.builders.tensorrt import shapes, way
 from model_tools.engine.command import preferred_sizes
 from model_tools.engine.key import Limits
@@ -92,6 +93,37 @@ class TestTensorRT:
     ) -> None:
         with pytest.raises(BadInput, match=named):
             way(GENERATIONS[major], precision, frozenset(carried.split()), calibrated)
+
+    @pytest.mark.parametrize(("version", "precision", "rewritten"), [
+        ("8.6.1", "int8", True), ("8.6.1", "fp16", False), ("10.6.0", "int8", False),
+    ])  # fmt: skip
+    def test_8_alone_is_given_int8_weights_as_floats(
+        self, monkeypatch: pytest.MonkeyPatch, version: str, precision: str, rewritten: bool
+    ) -> None:
+        read: list[Any] = []
+        network = SimpleNamespace(num_layers=0)
+        monkeypatch.setattr(tensorrt, "with_float_weights", lambda model: b"with floats")
+        monkeypatch.setattr(tensorrt, "_parsed", lambda *given: read.append(given[-1]) or (network, None))
+        monkeypatch.setattr(tensorrt, "_carried", lambda *given: frozenset({precision}))
+        trt = SimpleNamespace(
+            __version__=version, DataType=None,
+            NetworkDefinitionCreationFlag=SimpleNamespace(EXPLICIT_BATCH=0, STRONGLY_TYPED=1),
+        )  # fmt: skip
+        builder("tensorrt")._network(trt, None, None, Path("model.onnx"), precision)
+        assert (b"with floats" in read) is rewritten
+
+    @pytest.mark.parametrize(("version", "hint"), [
+        ("8.6.1", "; of INT8 models it takes those of model-tools quantize --rest fp32"), ("10.6.0", ""),
+    ])  # fmt: skip
+    def test_a_node_that_the_parser_refuses_does_not_make_the_file_none(
+        self, version: str, hint: str
+    ) -> None:
+        """As 8.6.1 said of scales in FP16; its errors name no operator."""
+        said = 'Assertion failed: scaleAllPositive && "Scale coefficients must all be positive"'
+        error = SimpleNamespace(code=lambda: "ErrorCode.INVALID_NODE", desc=lambda: said)
+        assert tensorrt._refusal(Path("model.onnx"), version, [error]) == (
+            f"model.onnx: TensorRT {version} can't take it: {said}{hint}"
+        )
 
 
 class TestPreferredSizes:

@@ -75,3 +75,25 @@ def test_a_plan_without_details_has_names_alone() -> None:
 def test_types_are_found_however_they_are_spelt(text: str, name: str) -> None:
     (layer,) = layers({"Layers": [{"Name": "a", "Inputs": [tensor(text)], "Outputs": []}]})
     assert layer["inputs"] == [name]
+
+
+def test_where_8_tells_no_type_of_a_tensor_its_layers_weights_have_it() -> None:
+    """As 8.6.1 said of an INT8 engine on an H200."""
+    unknown = [tensor("N/A due to dynamic shapes")]
+    found = layers(
+        {
+            "Layers": [
+                {"Name": "{ForeignNode[Cast]}", "LayerType": "Myelin", "Inputs": unknown, "Outputs": unknown},
+                {
+                    "Name": "Conv__256",
+                    "LayerType": "CaskConvolution",
+                    "Inputs": unknown,
+                    "Outputs": unknown,
+                    "ParameterType": "Convolution",
+                    "Weights": {"Type": "Int8", "Count": 36864},
+                },
+            ]
+        }
+    )
+    assert [(layer["inputs"], layer["outputs"]) for layer in found] == [(["?"], ["?"]), (["INT8"], ["?"])]
+    assert precisions(found) == {"INT8": 1}

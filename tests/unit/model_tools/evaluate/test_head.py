@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 from networks import Builder, residual
 
+from model_tools import files
 from model_tools.console import BadInput
+from model_tools.evaluate import command, runtimes
 from model_tools.evaluate.command import top
 from model_tools.evaluate.head import cross_fitted, flat, tap
 
@@ -56,6 +59,8 @@ def test_features_are_what_the_last_layer_reads() -> None:
     (last,) = (node for node in model.graph.node if node.op_type == "MatMul")
     assert name == last.input[0]
     assert [value.name for value in model.graph.output] == ["probabilities", name]
+    # TensorRT refuses an output without one.
+    assert model.graph.output[1].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
 
 
 def test_a_convolution_as_last_layer_gives_means_over_positions() -> None:
@@ -73,3 +78,29 @@ def test_a_model_without_a_last_layer_needs_a_data_set() -> None:
     model = build.model(build.node("Squeeze", pooled, build.constant([2, 3], "int64")), 3)
     with pytest.raises(BadInput, match="give --dataset"):
         tap(onnx.ModelProto.FromString(model.SerializeToString()))
+
+
+def test_answers_are_kept_for_the_release_of_the_runtime_that_gave_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keys: list[str] = []
+
+    class Asked(Exception):
+        pass
+
+    def cached(kind: str, key: str, build: Any) -> None:
+        keys.append(key)
+        raise Asked
+
+    monkeypatch.setattr(files, "cached", cached)
+    subject = SimpleNamespace(bundle=SimpleNamespace(metadata={"digest": "sha256:1"}), runtime="tensorrt")
+    for version in ("8.6.1", "10.6.0", "10.6.0"):
+        monkeypatch.setattr(runtimes, "version", lambda runtime, version=version: version)
+        with pytest.raises(Asked):
+            command._reference_answers(subject, "digits", 40, 0, None)
+    assert keys[0] != keys[1] == keys[2]
+
+
+def test_the_release_of_a_runtime_is_the_installed_one() -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    assert runtimes.version("onnxruntime") == onnxruntime.__version__

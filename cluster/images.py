@@ -8,7 +8,6 @@ import shlex
 import shutil
 import tarfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -156,7 +155,7 @@ def load(nodes: list[Node], archives: list[Path]) -> None:
     for archive in archives:
         if not archive.is_file() or not tarfile.is_tarfile(archive):
             raise BadInput(f"{archive} is no image archive")
-    with ThreadPoolExecutor(len(nodes)) as pool:
+    with shell.side_by_side(len(nodes)) as pool:
         list(pool.map(lambda node: _import(node, archives), nodes))
 
 
@@ -171,7 +170,7 @@ def load_missing(nodes: list[Node], values: Path) -> None:
         there = _present(node)
         _import(node, [archive for reference, archive in wanted if reference not in there])
 
-    with ThreadPoolExecutor(len(nodes)) as pool:
+    with shell.side_by_side(len(nodes)) as pool:
         list(pool.map(load_into, nodes))
 
 

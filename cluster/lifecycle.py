@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -240,7 +240,7 @@ def _create(workers: int, values: Path | None, steps: Steps) -> None:
         _each(nodes, control.wait_for_runtime)
     with steps.step("kubeadm init"):
         control.init(tag)
-    with ThreadPoolExecutor(2) as pool:
+    with shell.side_by_side(2) as pool:
         work: list[Future[None]] = [
             pool.submit(_join, nodes[1:], steps),
             pool.submit(_add_ons, programs, tag, steps),
@@ -271,7 +271,7 @@ def _programs(steps: Steps) -> dict[str, Path]:
     if missing:
         with steps.step(f"Debian packages: {', '.join(missing)}"):
             preflight.install(missing, preflight.log())
-    with ThreadPoolExecutor(2) as pool:
+    with shell.side_by_side(2) as pool:
         tools = pool.submit(_step, steps, "helm and kubectl", kube_tools.tools_folder)
         base = pool.submit(_step, steps, "base image", images.base.ensure)
         programs = {
@@ -363,5 +363,5 @@ def _remove(steps: Steps) -> None:
 
 
 def _each(nodes: list[Node], work: Callable[[Node], None]) -> None:
-    with ThreadPoolExecutor(max(1, len(nodes))) as pool:
+    with shell.side_by_side(max(1, len(nodes))) as pool:
         list(pool.map(work, nodes))

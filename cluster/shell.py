@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from model_tools.console import CheckFailed
 
 LAST_LINES = 12
+_interrupted = threading.Event()
 
 
 class StepFailed(CheckFailed):
@@ -75,10 +79,24 @@ def tail(log: Path) -> str:
     return "\n    ".join([f"log {log} ends:", *lines])
 
 
+@contextmanager
+def side_by_side(count: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool whose jobs stop waiting for conditions when this thread is interrupted."""
+    with ThreadPoolExecutor(count) as pool:
+        try:
+            yield pool
+        except KeyboardInterrupt:
+            _interrupted.set()
+            pool.shutdown(cancel_futures=True)
+            _interrupted.clear()
+            raise
+
+
 def wait_for(condition: Callable[[], bool], what: str, *, timeout: float, log: Path | None = None) -> None:
     """Polls until condition holds. Raises StepFailed, worded with what, after timeout seconds."""
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
             raise StepFailed(f"{what}: not within {timeout:g} s{', ' + tail(log) if log else ''}")
-        time.sleep(0.2)
+        if _interrupted.wait(0.2):
+            raise StepFailed(f"{what}: interrupted")

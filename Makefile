@@ -16,6 +16,11 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-ver
 demo: env ## Cluster (unless KUBECONFIG is set), images, model, install, load, SLO report
 	@$(BIN)/python -m demo
 
+# Its hundreds of processes import the same modules: without bytecode each would compile all of them anew.
+test test-nightly: export PYTHONDONTWRITEBYTECODE :=
+test test-nightly: export PYTHONPYCACHEPREFIX := $(CURDIR)/build/bytecode
+# Helm, promtool and Prometheus are of Go, small here, and spend up to two fifths of their time collecting garbage.
+test: export GOGC := 400
 test: env ## Unit, chart and integration tests: no root and no cluster needed
 	@$(BIN)/python -m pytest $(TEST_OPTIONS) -m "not nightly" tests/integration tests/chart tests/unit $(PYTEST_ARGS)
 

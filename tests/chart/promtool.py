@@ -56,10 +56,12 @@ def fired(
     folder: Path,
     interval: str = "1m",
     only: str = "",
+    every: str = "",
 ) -> None:
     """Fails unless exactly these alerts fire: by time after the first sample, the names of those that do.
 
     series: samples in promtool's notation by series, one an interval. only: labels of the alerts to look at.
+    every: how often rules are evaluated, if not with each sample.
     """
     asked = [
         {
@@ -69,7 +71,7 @@ def fired(
         }
         for when, names in expected.items()
     ]
-    _test(found, series, asked, folder, interval)
+    _test(found, series, asked, folder, interval, every)
 
 
 def gave(
@@ -101,6 +103,7 @@ def _test(
     asked: Sequence[Mapping[str, Any]],
     folder: Path,
     interval: str,
+    every: str = "",
 ) -> None:
     _write(folder / "rules.yaml", {"groups": list(found)})
     test = {
@@ -112,7 +115,7 @@ def _test(
     names = sorted((group["name"] for group in found), key=lambda name: "-alerts-" in name)
     file = {
         "rule_files": ["rules.yaml"],
-        "evaluation_interval": interval,
+        "evaluation_interval": every or interval,
         "group_eval_order": names,
         "tests": [test],
     }

@@ -268,12 +268,13 @@ def exposition(now: float, recorded: frozenset[tuple[str, str, str]]) -> str:
 
 @contextmanager
 def serving(recorded: frozenset[tuple[str, str, str]]) -> Iterator[str]:
-    """The address of an exporter of everything. recorded: see exposition()."""
+    """The address of an exporter of everything, and at /nothing of nothing. recorded: see exposition()."""
     begin = time.time()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = exposition(time.time() - begin + 1000, recorded).encode()
+            wanted = self.path == "/metrics"
+            body = exposition(time.time() - begin + 1000, recorded).encode() if wanted else b""
             self.send_response(200)
             self.send_header("Content-Type", "text/plain; version=0.0.4")
             self.end_headers()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import yaml
 
 from model_tools.config import Batching, Queue
 from model_tools.console import BadInput, CheckFailed
-from model_tools.plan import capacity, curves, output, planning
+from model_tools.plan import curves, output, planning
 from model_tools.plan import traffic as traffics
 from model_tools.plan.capacity import Objectives, Pod, Table, best, candidates, steady, tabulate
 from model_tools.plan.planning import MARGIN, Plan, rounded
@@ -41,14 +40,6 @@ def table() -> Table:
     return tabulate(pod(), OBJECTIVES, quiet)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _short() -> Iterator[None]:
-    """Shorter simulations: what is looked at here is the same for all of them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(capacity, "_REQUESTS", (20_000, 100_000))
-        yield
-
-
 def traffic(folder: Path, content: Any = None) -> Traffic:
     file = folder / "traffic.yaml"
     regions = {"us-central1": {"peak": 9000}, "europe-west4": {"peak": 7000}, "asia-east1": {"peak": 6000}}
@@ -61,13 +52,13 @@ def plan(folder: Path, content: Any = None, **given: Any) -> Plan:
 
 
 @pytest.fixture(scope="module")
-def spare(tmp_path_factory: pytest.TempPathFactory, _short: None) -> Plan:
+def spare(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     """Of three regions, any of which may be lost."""
     return plan(tmp_path_factory.mktemp("spare"))
 
 
 @pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory, _short: None) -> Plan:
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     """Of three regions, all of which stay."""
     return plan(tmp_path_factory.mktemp("bare"), survive=False)
 

@@ -9,6 +9,10 @@ BIN := $(VENV)/bin
 # tests/conftest.py says in which order. Plugins that no test here needs take half a second a process.
 TEST_PROCESSES := $(shell expr $$(nproc) + 2)
 TEST_OPTIONS := --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -p no:helm-charts -p no:locust
+# A target's many processes import the same modules. Where the environment asks for no bytecode, each would compile
+# all of them anew.
+export PYTHONDONTWRITEBYTECODE :=
+export PYTHONPYCACHEPREFIX := $(CURDIR)/build/bytecode
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header
 
 ##@ Use
@@ -16,9 +20,6 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-ver
 demo: env ## Cluster (unless KUBECONFIG is set), images, model, install, load, SLO report
 	@$(BIN)/python -m demo
 
-# Its hundreds of processes import the same modules: without bytecode each would compile all of them anew.
-test test-nightly: export PYTHONDONTWRITEBYTECODE :=
-test test-nightly: export PYTHONPYCACHEPREFIX := $(CURDIR)/build/bytecode
 # Helm, promtool and Prometheus are of Go, small here, and spend up to two fifths of their time collecting garbage.
 test: export GOGC := 400
 test: env ## Unit, chart and integration tests: no root and no cluster needed

@@ -195,7 +195,9 @@ def test_memory_that_goes_meanwhile_is_said_and_having_it_back_is_all_it_takes(n
                 with memory_of_the_cluster(name) as limit:
                     limit.write_text(str(2**28))
     assert running.returncode == 1, said
-    assert "for want of memory: free some, or have fewer nodes" in said[-1], said
+    # The kernel has killed something, or everything only waited for memory.
+    assert "memory" in said[-1], said
+    assert ": free some, or have fewer nodes" in said[-1], said
     assert command(*UP).returncode == 0
 
 

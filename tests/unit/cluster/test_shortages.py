@@ -31,6 +31,7 @@ def full(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
     monkeypatch.setattr("shutil.disk_usage", usage)
     monkeypatch.setattr(cgroups, "killed_for_memory", lambda: 0)
+    monkeypatch.setattr(cgroups, "memory_left", lambda: 2**40)
     return tmp_path
 
 
@@ -69,6 +70,17 @@ def test_an_error_of_the_system_is_a_line_and_no_traceback(full: Path) -> None:
 def test_processes_that_the_kernel_killed_are_counted(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cgroups, "killed_for_memory", lambda: 3)
     with pytest.raises(StepFailed, match="ended 3 processes of it for want of memory"), lifecycle.explained():
+        raise StepFailed("kubeadm init failed")
+
+
+def test_memory_that_is_nearly_gone_is_said_though_nothing_was_killed(
+    full: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cgroups, "memory_left", lambda: 2**28)
+    with (
+        pytest.raises(StepFailed, match=r"\n0\.2 GiB of memory are left: free some, or have fewer nodes$"),
+        lifecycle.explained(),
+    ):
         raise StepFailed("kubeadm init failed")
 
 

@@ -64,9 +64,7 @@ def _shortages() -> Iterator[str]:
             yield f"the disk of {folder} is full: make room, or name a folder with more in {variable}"
     if killed := cgroups.killed_for_memory():
         yield f"the kernel ended {killed} processes of it for want of memory: free some, or have fewer nodes"
-    elif (
-        left := cgroups.memory_left()
-    ) < NODE_MEMORY:  # then programs wait for their pages, and time out
+    elif (left := cgroups.memory_left()) < NODE_MEMORY:  # then programs wait for their pages, and time out
         yield f"{left / 2**30:.1f} GiB of memory are left: free some, or have fewer nodes"
 
 

@@ -84,8 +84,8 @@ def main() -> None:
             while True:
                 lines = [UUID.sub("GPU-0", line) for line in shown(triton.metrics) if line[0] != "#"]
                 at = round(time.monotonic() - began, 1)
-                line = {"seconds": at, "triton": "\n".join(lines) + "\n", "dcgm": dcgm()}
-                output.write(json.dumps(line) + "\n")
+                scraped = {"seconds": at, "triton": "\n".join(lines) + "\n", "dcgm": dcgm()}
+                output.write(json.dumps(scraped) + "\n")
                 output.flush()
                 if ended.wait(arguments.every):
                     return

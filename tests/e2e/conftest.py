@@ -11,6 +11,8 @@ from model_tools.console import BadInput
 from model_tools.kube import Release
 
 if TYPE_CHECKING:
+    from model_tools.slo.prometheus import Prometheus
+
     from .helm import Helm
 
 
@@ -57,6 +59,16 @@ def release(pytestconfig: pytest.Config) -> Release:
         return load_release(pytestconfig)
     except BadInput as error:
         pytest.exit(str(error), returncode=2)
+
+
+@pytest.fixture(scope="session")
+def prometheus(release: Release) -> Prometheus:
+    """The one that watches the release."""
+    from model_tools.kube import service_session
+    from model_tools.slo.prometheus import Prometheus
+
+    place = release.values["monitoring"]["prometheus"]
+    return Prometheus(*service_session(place["namespace"], place["service"], place["port"]))
 
 
 @pytest.fixture(scope="session")

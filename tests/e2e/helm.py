@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +69,21 @@ def kubectl(*arguments: str, namespace: str, given: str | None = None) -> subpro
         ["kubectl", "--namespace", namespace, *arguments],
         input=given, capture_output=True, text=True, check=False, timeout=180,
     )  # fmt: skip
+
+
+@contextmanager
+def applied(namespace: str, *items: Mapping[str, Any]) -> Iterator[None]:
+    """While the block runs, these objects are there; those that say no namespace, in this one."""
+    manifest = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+    try:
+        done = kubectl("apply", "--filename", "-", namespace=namespace, given=manifest)
+        assert done.returncode == 0, done.stderr
+        yield
+    finally:
+        kubectl(
+            "delete", "--ignore-not-found", "--grace-period=1", "--filename", "-",
+            namespace=namespace, given=manifest,
+        )  # fmt: skip
 
 
 def listed(namespace: str, *what: str) -> list[dict[str, Any]]:

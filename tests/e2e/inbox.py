@@ -11,7 +11,7 @@ from typing import Any
 
 from model_tools.kube import Release
 
-from .helm import kubectl
+from .helm import applied, kubectl
 from .volumes import tools_image
 
 NAME = "inbox-of-test"
@@ -109,17 +109,9 @@ def inbox(release: Release) -> Iterator[Inbox]:
             "spec": {"route": route, "receivers": [{"name": "inbox", "webhookConfigs": [webhook]}]},
         },
     ]
-    manifest = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
-    try:
-        applied = kubectl("apply", "--filename", "-", namespace=release.namespace, given=manifest)
-        assert applied.returncode == 0, applied.stderr
+    with applied(release.namespace, *items):
         ready = kubectl(
             "wait", f"pod/{NAME}", "--for=condition=Ready", "--timeout=90s", namespace=release.namespace
         )
         assert ready.returncode == 0, ready.stderr
         yield Inbox(release.namespace)
-    finally:
-        kubectl(
-            "delete", "--ignore-not-found", "--grace-period=1", "--filename", "-",
-            namespace=release.namespace, given=manifest,
-        )  # fmt: skip

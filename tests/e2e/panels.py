@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from grafana.metrics import METRICS
 from grafana.variables import Window
 from model_tools.slo.prometheus import Prometheus
 
-from .helm import kubectl
+from .helm import applied
 
 EVERYTHING = {metric.source for metric in METRICS}
 SCRAPE = 5.0  # seconds, as values/local.yaml has it
@@ -48,10 +47,5 @@ def above_the_regions(namespace: str) -> Iterator[None]:
         "metadata": {"name": "above-the-regions"},
         "spec": yaml.safe_load((CHART / "files" / "global-rules.yaml").read_text()),
     }
-    manifest = json.dumps(rules)
-    try:
-        applied = kubectl("apply", "--filename", "-", namespace=namespace, given=manifest)
-        assert applied.returncode == 0, applied.stderr
+    with applied(namespace, rules):
         yield
-    finally:
-        kubectl("delete", "--ignore-not-found", "--filename", "-", namespace=namespace, given=manifest)

@@ -6,13 +6,12 @@ rest.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .helm import kubectl
+from .helm import applied, kubectl
 
 NAME = "recorded-gpu"
 PORT = 9400
@@ -30,7 +29,7 @@ class Exporter(http.server.BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "text/plain; version=0.0.4")
         self.end_headers()
-        self.wfile.write(scrape[self.path.strip("/") or "triton"].encode())
+        self.wfile.write(scrape[self.path.strip("/")].encode())
     def log_message(self, *arguments):
         pass
 http.server.ThreadingHTTPServer(("", {PORT}), Exporter).serve_forever()
@@ -99,15 +98,7 @@ def recorded_gpu(namespace: str, image: dict[str, Any], region: str) -> Iterator
             },
         },
     ]
-    manifest = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
-    try:
-        applied = kubectl("apply", "--filename", "-", namespace=namespace, given=manifest)
-        assert applied.returncode == 0, applied.stderr
+    with applied(namespace, *items):
         ready = kubectl("wait", f"pod/{NAME}", "--for=condition=Ready", "--timeout=90s", namespace=namespace)
         assert ready.returncode == 0, ready.stderr
         yield
-    finally:
-        kubectl(
-            "delete", "--ignore-not-found", "--grace-period=1", "--filename", "-",
-            namespace=namespace, given=manifest,
-        )  # fmt: skip

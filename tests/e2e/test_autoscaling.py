@@ -164,26 +164,25 @@ class Installed:
     chart: Path
     values: dict[str, Any]
     folder: Path
+    prometheus: Prometheus
 
     def upgrade(self, **changes: dict[str, Any]) -> None:
         made = self.helm.install(NAME, self.chart, merged(self.values, changes), self.folder, 240)
         assert made.returncode == 0, made.stdout + made.stderr
 
-    def prometheus(self) -> Prometheus:
-        place = self.values["monitoring"]["prometheus"]
-        return Prometheus(*service_session(place["namespace"], place["service"], place["port"]))
-
     def records(self) -> bool:
         """Whether Prometheus has the series that the scaler reads."""
         query = f'inference:autoscaling:requests{{namespace="{NAMESPACE}"}}'
         try:
-            return bool(self.prometheus().samples(query, time.time()))
+            return bool(self.prometheus.samples(query, time.time()))
         except NoData:
             return False
 
 
 @pytest.fixture(scope="module")
-def installed(release: Release, helm: Helm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+def installed(
+    release: Release, helm: Helm, prometheus: Prometheus, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Installed]:
     """A small release of the model under test that KEDA scales, and nothing of it afterwards."""
     from charts.package import package
 
@@ -208,7 +207,8 @@ def installed(release: Release, helm: Helm, tmp_path_factory: pytest.TempPathFac
     }
     folder = tmp_path_factory.mktemp("autoscaled")
     chart = package(folder / "inference-system")
-    found = Installed(Helm(NAMESPACE), chart, merged(helm.user_values(release.name), changes), folder)
+    values = merged(helm.user_values(release.name), changes)
+    found = Installed(Helm(NAMESPACE), chart, values, folder, prometheus)
     made = kubectl("create", "namespace", NAMESPACE)
     assert made.returncode == 0 or "AlreadyExists" in made.stderr, made.stderr
     try:
@@ -249,7 +249,7 @@ def tell(history: History, installed: Installed, shown: Sequence[str]) -> None:
             until(lambda: history.now == (MOST, MOST), f"{MOST} pods that are ready", UP)
         with history.part("load stays"):
             time.sleep(STEADY)
-            history.panels = every_panel(installed.prometheus(), shown, PATIENCE)
+            history.panels = every_panel(installed.prometheus, shown, PATIENCE)
         done("delete", "prometheusrule", RULES)
         until(lambda: not installed.records(), "Prometheus forgetting the rules", 120)
         with history.part("Prometheus knows nothing"):

@@ -11,7 +11,7 @@ from grafana.boards import BOARDS
 from grafana.check import check, faults, inventory
 from grafana.metrics import METRICS
 from grafana.variables import Window
-from model_tools.kube import Release, service_session
+from model_tools.kube import Release
 from model_tools.slo.measure import Source, read_load
 from model_tools.slo.prometheus import Prometheus
 
@@ -24,12 +24,6 @@ TROUBLE = {
     "kube_pod_init_container_status_waiting_reason",
 }
 PATIENCE = 120.0  # seconds until the rules have recorded what a new release does
-
-
-@pytest.fixture(scope="module")
-def prometheus(release: Release) -> Prometheus:
-    place = release.values["monitoring"]["prometheus"]
-    return Prometheus(*service_session(place["namespace"], place["service"], place["port"]))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from typing import Any
 
 from model_tools.kube import Release
 
-from .helm import kubectl
+from .helm import applied, kubectl
 
 
 def tools_image(release: Release) -> dict[str, Any]:
@@ -88,15 +88,10 @@ def on_a_claim(files: dict[str, bytes], release: Release, namespace: str) -> Ite
         },
         {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": writer},
     ]
-    manifest = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
-    try:
-        applied = kubectl("apply", "--filename", "-", namespace=namespace, given=manifest)
-        assert applied.returncode == 0, applied.stderr
+    with applied(namespace, *items):
         written = kubectl(
             "wait", f"pod/{name}", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=90s",
             namespace=namespace,
         )  # fmt: skip
         assert written.returncode == 0, written.stderr
         yield name
-    finally:
-        kubectl("delete", "--ignore-not-found", "--filename", "-", namespace=namespace, given=manifest)

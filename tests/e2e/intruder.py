@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import sys
 from collections.abc import Callable
 from typing import Any
 
+import grpc
+import numpy as np
 import tritonclient.grpc
+import tritonclient.grpc.service_pb2 as pb
 import tritonclient.http
-from tritonclient.utils import InferenceServerException
+from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 
 def calls(client: Any, model: str) -> dict[str, Callable[[], Any]]:
@@ -46,6 +50,21 @@ def announce(address: str, model: str, size: str) -> str:
     return f"[{answer.status}] {json.loads(answer.read())['error']}"
 
 
+def none_and_one(address: str, model: str) -> str:
+    """The answer to no pictures that bring the bytes of one."""
+    (tensor,) = tritonclient.grpc.InferenceServerClient(address).get_model_metadata(model).inputs
+    size = math.prod(tensor.shape[1:]) * np.dtype(triton_to_np_dtype(tensor.datatype)).itemsize
+    request = pb.ModelInferRequest(model_name=model, raw_input_contents=[bytes(size)])
+    request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=[0, *tensor.shape[1:]])
+    with grpc.insecure_channel(address) as channel:
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        try:
+            call(request.SerializeToString(), timeout=10)
+        except grpc.RpcError as refusal:
+            return f"[{refusal.code().name}] {refusal.details()}"
+    return ""
+
+
 def main() -> None:
     grpc_address, http_address, model, size = sys.argv[1:]
     clients: dict[str, Any] = {
@@ -61,6 +80,7 @@ def main() -> None:
                 said[protocol][name] = ""
             except InferenceServerException as refusal:
                 said[protocol][name] = str(refusal)
+    said["grpc"]["send no pictures"] = none_and_one(grpc_address, model)
     said["http"]["send a large body"] = announce(http_address, model, size)
     print(json.dumps(said))
 

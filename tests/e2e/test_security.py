@@ -19,6 +19,7 @@ from .leaks import leaks
 
 OPEN = {"live", "ready", "metadata", "config"}
 LARGE = "send a large body"
+NONE = "send no pictures"
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def said(release: Release) -> dict[str, dict[str, str]]:
 def test_a_client_can_load_register_and_change_nothing(
     protocol: str, said: dict[str, dict[str, str]]
 ) -> None:
-    closed = {call: answer for call, answer in said[protocol].items() if call not in {*OPEN, LARGE}}
+    closed = {call: answer for call, answer in said[protocol].items() if call not in {*OPEN, LARGE, NONE}}
     assert len(closed) >= 11
     assert {call: answer for call, answer in closed.items() if "restricted" not in answer} == {}
 
@@ -58,6 +59,13 @@ def test_a_body_that_is_too_large_is_refused_before_any_of_it_is_read(
     said: dict[str, dict[str, str]],
 ) -> None:
     assert re.fullmatch(r"\[413\] the body is larger than \d+ bytes", said["http"][LARGE])
+
+
+def test_a_call_of_no_pictures_gets_into_no_batch(release: Release, said: dict[str, dict[str, str]]) -> None:
+    if release.values["triton"]["image"]["repository"].startswith("nvcr.io/"):
+        pytest.skip("NVIDIA's image has no fence over gRPC")
+    refused = r"\[INVALID_ARGUMENT\] input '\S+': a shape has the size 0, sizes are 1 to \d+"
+    assert re.fullmatch(refused, said["grpc"][NONE])
 
 
 def test_running_pods_meet_the_restricted_standard(release: Release) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from model_tools.runtime import Runtime, triton_runtime
 from model_tools.serve import LocalTriton
 from tests.chart.render import ROOT, only, pods, render_chart
 from tests.integration.processes import answers, free_ports, running
@@ -93,7 +95,7 @@ class Stack:
 
 @contextmanager
 def fenced(folder: Path) -> Iterator[Stack]:
-    """The stack, ready; ended after the block. Raises FileNotFoundError where HAProxy is not installed."""
+    """The stack, ready; ended after the block. Raises FileNotFoundError where something is not installed."""
     haproxy = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
     if haproxy is None:
         raise FileNotFoundError("haproxy is not installed (Debian: apt install haproxy)")
@@ -102,7 +104,9 @@ def fenced(folder: Path) -> Iterator[Stack]:
     write_repository(repository, only(manifests, "ConfigMap", "-model-config")["data"])
     log: list[str] = []
     options = triton_options(manifests)
-    with LocalTriton(repository, options=options, exit_seconds=0, log=log.append) as triton:
+    with LocalTriton(
+        repository, options=options, exit_seconds=0, log=log.append, runtime=with_fence(folder)
+    ) as triton:
         http, health = free_ports(2)
         configured = only(manifests, "ConfigMap", "-proxy-config")["data"]
         file = folder / "haproxy.cfg"
@@ -123,6 +127,18 @@ def fenced(folder: Path) -> Iterator[Stack]:
                 file,
                 log,
             )
+
+
+def with_fence(folder: Path) -> Runtime:
+    """The local Triton with the library that the project's images preload into it."""
+    if shutil.which("gcc") is None:
+        raise FileNotFoundError("gcc is not installed (Debian: apt install gcc libc6-dev)")
+    library = folder / "fence.so"
+    source = ROOT / "images" / "fence.c"
+    options = ["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror"]
+    subprocess.run(["gcc", *options, "-o", library, source], check=True)
+    runtime = triton_runtime()
+    return replace(runtime, environment=runtime.environment | {"LD_PRELOAD": str(library)})
 
 
 def on_loopback(config: str, http: int, health: int, triton: str) -> str:

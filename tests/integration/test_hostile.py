@@ -6,17 +6,21 @@ import gzip
 import http.client
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import requests
 import tritonclient.grpc
+import tritonclient.grpc.service_pb2 as pb
 import tritonclient.http
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,7 +28,7 @@ from tritonclient.utils import InferenceServerException
 
 from tests.hostile import stack as stacks
 from tests.hostile.attack import LOST, PATIENCE, attack, send, summary
-from tests.hostile.grammar import HttpCase, head, http_case, sized
+from tests.hostile.grammar import SERVICE, HttpCase, head, http_case, sized
 from tests.hostile.stack import FLOATS, PICTURE, SIDE, Stack, expected
 
 CASES = 2000
@@ -127,13 +131,74 @@ def test_a_request_of_no_pictures_gets_into_no_batch(stack: Stack, data: bytes) 
     assert b"a shape has a size of 0" in said
 
 
+def called(channel: grpc.Channel, method: str, count: int) -> str:
+    """The refusal of that many pictures that bring the bytes of one; "" where they are answered."""
+    request = pb.ModelInferRequest(model_name="pictures", raw_input_contents=[bytes(PICTURE)])
+    request.inputs.add(name="image", datatype="UINT8", shape=[count, SIDE, SIDE, 3])
+    message = request.SerializeToString()
+    try:
+        if method == "ModelInfer":
+            channel.unary_unary(SERVICE + method)(message, timeout=PATIENCE)
+            return ""
+        parsed = pb.ModelStreamInferResponse.FromString
+        stream = channel.stream_stream(SERVICE + method, response_deserializer=parsed)
+        (said,) = stream(iter([message]), timeout=PATIENCE)
+        return str(said.error_message)
+    except grpc.RpcError as error:
+        return f"{error.code().name}: {error.details()}"
+
+
+def called_beside(address: str, method: str, count: int) -> tuple[set[str], set[str]]:
+    """What 50 such calls are told, and what the calls of one picture by three clients beside them."""
+    over = threading.Event()
+
+    def beside() -> set[str]:
+        told = set()
+        while not over.is_set():
+            told.add(called(channel, "ModelInfer", 1))
+        return told
+
+    with grpc.insecure_channel(address) as channel, ThreadPoolExecutor(3) as pool:
+        clients = [pool.submit(beside) for _ in range(3)]
+        try:
+            told = {called(channel, method, count) for _ in range(50)}
+        finally:
+            over.set()
+        return told, set().union(*(client.result() for client in clients))
+
+
+# Of a batch, Triton keeps 32 bits.
+NO_PICTURES = [0, 2**32, -(2**32)]
+
+
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer"])
+@pytest.mark.parametrize("count", NO_PICTURES)
+def test_a_call_of_no_pictures_costs_nobody_else_anything(stack: Stack, method: str, count: int) -> None:
+    told, beside = called_beside(stack.grpc, method, count)
+    assert beside == {""}
+    status = "" if method == "ModelStreamInfer" else "INVALID_ARGUMENT: "
+    assert told == {f"{status}input 'image': a shape has the size {count}, sizes are 1 to 2147483647"}
+
+
+def test_nor_does_one_over_http_that_the_proxy_has_not_seen(stack: Stack) -> None:
+    said = answer(stack.direct, none_and_one())
+    assert said.startswith(b"HTTP/1.1 400")
+    assert b"input 'image': a shape has the size 0, sizes are 1 to 2147483647" in said
+
+
 def test_a_triton_that_nothing_stands_before_counts_no_pictures_as_many(stack: Stack) -> None:
-    """Where this fails, Triton has been mended: the fence against shapes with a 0 can be looked at again.
+    """Where this fails, Triton has been mended: the fences against such shapes can be looked at again.
 
     The shape stands there without the batch, so its first size, SIDE, is taken for the number of pictures: as
     soon as another request is in it, more than a batch may have. Alone it comes as far as the model.
     """
-    assert b"input image is uint8 [16, 3]" in answer(stack.direct, none_and_one())
+    from model_tools.serve import LocalTriton
+
+    with LocalTriton(stack.config.parent / "repository", exit_seconds=0) as triton:
+        assert b"input image is uint8 [16, 3]" in answer(triton.http, none_and_one())
+        for count in NO_PICTURES:
+            for lost in called_beside(triton.grpc, "ModelInfer", count):
+                assert any("max allowed is 16" in refusal for refusal in lost)
 
 
 def test_a_triton_that_nothing_stands_before_is_ended_by_a_few_bytes(stack: Stack, tmp_path: Path) -> None:

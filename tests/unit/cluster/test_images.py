@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
 from cluster import images as cluster_images
+from cluster.paths import REPOSITORY
 from images import base, build, buildah
-from images.build import Image
+from images.build import Image, inputs
 from model_tools.console import BadInput
 
 CONTAINERFILE = """ARG BASE_IMAGE=debian:bookworm-slim
@@ -204,6 +206,18 @@ def test_another_image_underneath_changes_the_tag(image: Image, tmp_path: Path) 
     assert upper() == before
     (image.context / "one.txt").write_text("changed")
     assert upper() != before
+
+
+@pytest.mark.parametrize("name", ["triton-cpu", "engine"])
+def test_tritons_images_preload_the_fence_that_they_compile(name: str) -> None:
+    """A library that is not there costs no more than a line of the log, and the fence."""
+    file = REPOSITORY / "images" / name / "Containerfile"
+    assert REPOSITORY / "images/fence.c" in inputs(file.read_text(), REPOSITORY)
+    *_, compiling, last = file.read_text().split("\nFROM ")
+    (preloaded,) = re.findall(r"LD_PRELOAD=(\S+)", last)
+    (library,) = re.findall(r"RUN gcc .* -o (\S+) \S*/fence.c", compiling)
+    copied = re.findall(r"COPY --from=\S+ (\S+) (\S+)", last)
+    assert preloaded in [library.replace(source, there, 1) for source, there in copied if source in library]
 
 
 def test_triton_with_tensorflow_is_built_on_triton_without() -> None:

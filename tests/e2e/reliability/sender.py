@@ -59,6 +59,10 @@ class Sent:
         """Which were sent between two Unix times."""
         return (self.at >= begin) & (self.at < end)
 
+    def ended(self, begin: float, end: float) -> np.ndarray:
+        """Which were answered, or failed, between two Unix times."""
+        return (self.at + self.took >= begin) & (self.at + self.took < end)
+
     def kinds(self, which: np.ndarray | None = None) -> dict[str, int]:
         """How many requests failed of each kind, the address of a pod and of a port left out."""
         import re

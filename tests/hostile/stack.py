@@ -105,7 +105,7 @@ def fenced(folder: Path) -> Iterator[Stack]:
     log: list[str] = []
     options = triton_options(manifests)
     with LocalTriton(
-        repository, options=options, exit_seconds=0, log=log.append, runtime=with_fence(folder)
+        repository, options=options, exit_seconds=0, log=log.append, runtime=preloaded(folder)
     ) as triton:
         http, health = free_ports(2)
         configured = only(manifests, "ConfigMap", "-proxy-config")["data"]
@@ -129,14 +129,15 @@ def fenced(folder: Path) -> Iterator[Stack]:
             )
 
 
-def with_fence(folder: Path) -> Runtime:
-    """The local Triton with the library that the project's images preload into it."""
+def preloaded(folder: Path) -> Runtime:
+    """The local Triton with the library that the project's images preload into it.
+
+    Raises FileNotFoundError where gcc is not installed.
+    """
     if shutil.which("gcc") is None:
         raise FileNotFoundError("gcc is not installed (Debian: apt install gcc libc6-dev)")
-    library = folder / "fence.so"
-    source = ROOT / "images" / "fence.c"
-    options = ["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror"]
-    subprocess.run(["gcc", *options, "-o", library, source], check=True)
+    library = folder / "preload.so"
+    subprocess.run([ROOT / "images" / "preload" / "compile", library], check=True)
     runtime = triton_runtime()
     return replace(runtime, environment=runtime.environment | {"LD_PRELOAD": str(library)})
 

@@ -209,13 +209,13 @@ def test_another_image_underneath_changes_the_tag(image: Image, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", ["triton-cpu", "engine"])
-def test_tritons_images_preload_the_fence_that_they_compile(name: str) -> None:
-    """A library that is not there costs no more than a line of the log, and the fence."""
+def test_tritons_images_preload_what_they_compile(name: str) -> None:
+    """A library that is not there costs no more than a line of the log, and what it is for."""
     file = REPOSITORY / "images" / name / "Containerfile"
-    assert REPOSITORY / "images/fence.c" in inputs(file.read_text(), REPOSITORY)
+    assert REPOSITORY / "images/preload/shapes.c" in inputs(file.read_text(), REPOSITORY)
     *_, compiling, last = file.read_text().split("\nFROM ")
     (preloaded,) = re.findall(r"LD_PRELOAD=(\S+)", last)
-    (library,) = re.findall(r"RUN gcc .* -o (\S+) \S*/fence.c", compiling)
+    (library,) = re.findall(r"RUN \S*/preload/compile (\S+)", compiling)
     copied = re.findall(r"COPY --from=\S+ (\S+) (\S+)", last)
     assert preloaded in [library.replace(source, there, 1) for source, there in copied if source in library]
 

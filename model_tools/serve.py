@@ -199,6 +199,7 @@ class LocalTriton:
             "cache-directory": runtime.root / "caches",
             "disable-auto-complete-config": None,
             "exit-on-error": "true",
+            "rate-limit": "execution_count",  # as in the chart, which says why
             "exit-timeout-secs": self._exit_seconds,
             "http-address": self._host,
             "grpc-address": self._host,

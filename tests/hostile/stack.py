@@ -25,7 +25,7 @@ OPERATOR = "the operator's key"
 # Options that LocalTriton sets itself, of this machine and not of the chart.
 OWN = (
     "model-repository", "disable-auto-complete-config", "exit-", "http-address", "http-port", "grpc-address",
-    "grpc-port", "metrics-",
+    "grpc-port", "metrics-", "rate-limit",
 )  # fmt: skip
 VALUES: dict[str, Any] = {
     "model": {

@@ -154,7 +154,7 @@ async def bursts(to: Client, seconds: float, rate: float) -> None:
 @pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_no_instance_is_lost_in_a_hundred_thousand_requests(tmp_path: Path) -> None:
-    """With Triton's default, `--rate-limit=off`, one of the four was lost after 10,000 to 25,000."""
+    """With Triton's default, `--rate-limit=off`, one of the four was lost after 10,000 to 90,000."""
     instances = 4
 
     async def load(address: str) -> None:

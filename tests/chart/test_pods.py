@@ -137,6 +137,12 @@ def test_liveness_waits_longer_than_readiness() -> None:
     assert patience["livenessProbe"] > 4 * patience["readinessProbe"]
 
 
+def test_each_instance_has_a_queue_of_its_own() -> None:
+    """From the one that they share otherwise, instances get lost: tests/integration/test_batcher.py."""
+    pod = pods(render_chart())["Deployment inference-system-triton"]["spec"]
+    assert "--rate-limit=execution_count" in pod["containers"][0]["args"]
+
+
 def test_a_rollout_needs_no_spare_gpu_by_default() -> None:
     strategy = only(render_chart(), "Deployment", "-triton")["spec"]["strategy"]
     assert strategy == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": "10%"}}

@@ -22,7 +22,7 @@ PICTURE = SIDE * SIDE * 3  # bytes
 CLASSES = 10
 FLOATS = 8
 OPERATOR = "the operator's key"
-# Options that LocalTriton sets itself, of this machine and not of the chart.
+# Options that LocalTriton sets itself: of this machine, or as the chart does.
 OWN = (
     "model-repository", "disable-auto-complete-config", "exit-", "http-address", "http-port", "grpc-address",
     "grpc-port", "metrics-", "rate-limit",

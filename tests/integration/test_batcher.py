@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
@@ -73,17 +71,12 @@ class Client:
         await self.call(request.SerializeToString(), timeout=60)
 
 
-@asynccontextmanager
-async def client(address: str) -> AsyncIterator[Client]:
-    async with grpc.aio.insecure_channel(address) as channel:
-        yield Client(channel)
-
-
 async def flooded(address: str, seconds: float = 3.0) -> float:
     """Five times the capacity of one instance: the share of its capacity that is answered meanwhile."""
     answered: list[float] = []
     refusals: set[str] = set()
-    async with client(address) as to:
+    async with grpc.aio.insecure_channel(address) as channel:
+        to = Client(channel)
 
         async def one() -> None:
             try:
@@ -158,7 +151,8 @@ def test_no_instance_is_lost_in_a_hundred_thousand_requests(tmp_path: Path) -> N
     instances = 4
 
     async def load(address: str) -> None:
-        async with client(address) as to:
+        async with grpc.aio.insecure_channel(address) as channel:
+            to = Client(channel)
             for _ in range(20):
                 await bursts(to, seconds=20, rate=125)
                 # The machine may have been busy; an instance that is lost stays so.

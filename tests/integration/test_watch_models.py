@@ -49,7 +49,9 @@ class Pod:
     """Triton and the proxy as they are in a pod."""
 
     triton: LocalTriton
+    http: str
     health: str
+    state: Path  # a folder that Triton's container shares with the proxy's
 
     def ready(self) -> str:
         """Nothing while the proxy is ready, else why not."""
@@ -103,7 +105,7 @@ def running_pod(tmp_path: Path) -> Iterator[Pod]:
         changes = {
             "127.0.0.1:8080": triton.http, "127.0.0.1:8002": triton.metrics,
             "bind :8000": f"bind 127.0.0.1:{http}", "bind :8003": f"bind 127.0.0.1:{health}",
-            "/config": str(tmp_path),
+            "/config": str(tmp_path), "/state": str(tmp_path),
         }  # fmt: skip
         for name, text in only(rendered, "ConfigMap", "-proxy-config")["data"].items():
             for old, new in changes.items():
@@ -112,7 +114,7 @@ def running_pod(tmp_path: Path) -> Iterator[Pod]:
         url = f"http://127.0.0.1:{health}"
         command = ["haproxy", "-db", "-f", str(tmp_path / "haproxy.cfg")]
         with running(command, answers(f"{url}/proxy"), tmp_path / "log"):
-            found = Pod(triton, url)
+            found = Pod(triton, f"http://127.0.0.1:{http}", url, tmp_path)
             found.until(lambda said: not said, "a proxy that is ready")
             yield found
 
@@ -147,6 +149,22 @@ def test_a_pod_that_is_asked_for_nothing_stays_ready(shared: Pod) -> None:
         "looks of its own",
     )
     assert not shared.ready()
+
+
+def test_a_pod_whose_memory_is_nearly_used_up_sends_its_clients_away_and_answers_them(shared: Pod) -> None:
+    why = "Triton has taken 90 % of its memory"
+    with requests.Session() as client:
+        url = f"{shared.http}/v2/models/{MODEL}"
+        assert "Connection" not in client.get(url, timeout=10).headers
+        (shared.state / "full").write_text(f"{why}\n")
+        shared.until(lambda said: said == why, "a pod that is full")
+        assert requests.get(f"{shared.health}/v2/health/live", timeout=5).status_code == 503
+        answer = client.get(url, timeout=10)
+        assert answer.ok
+        assert answer.headers["Connection"] == "close"
+        (shared.state / "full").unlink()
+        shared.until(lambda said: not said, "a pod that has memory again")
+        assert "Connection" not in client.get(url, timeout=10).headers
 
 
 def test_probers_that_leave_connections_open_keep_nobody_out(shared: Pod) -> None:

@@ -1,5 +1,6 @@
 -- Watches whether Triton's models answer, inside the proxy, which says so to the kubelet: Triton's own health is
--- that of its process, and stays well with a model that hangs or fails every request.
+-- that of its process, and stays well with a model that hangs or fails every request. /state/full, where it is there,
+-- says why Triton is to be started anew although they do (start-triton.sh).
 -- In the environment: WATCHED_MODELS, names with spaces between; REQUEST_SECONDS that a request may live;
 -- WATCHED_FOLDER with NAME.json for each, the head of a request whose tensor of zero bytes follows it.
 --
@@ -12,7 +13,7 @@ local QUIET, LOOK, DOUBT = 5, 2, 30 -- seconds
 
 local lifetime, folder = tonumber(os.getenv("REQUEST_SECONDS")), os.getenv("WATCHED_FOLDER")
 local triton, metrics = "http://127.0.0.1:8080", "http://127.0.0.1:8002/metrics"
-local problems = {} -- by model: why it doesn't answer
+local problems = {} -- by what has one: a sentence
 
 local function seconds()
   local now = core.now()
@@ -54,6 +55,20 @@ local function request(model)
   end
 end
 
+local function note(what, problem, over)
+  if problem ~= problems[what] then core.log(core.warning, problem or over) end
+  problems[what] = problem
+end
+
+local function watch_memory()
+  while true do
+    local file = io.open("/state/full")
+    note("memory", file and file:read("l"), "Triton has memory again")
+    if file then file:close() end
+    core.msleep(LOOK * 1000)
+  end
+end
+
 local function watch_triton()
   local there = true
   while true do
@@ -81,7 +96,7 @@ local function watch(model)
     local succeeded = answer.status == 200 and total(answer.body, "nv_inference_request_success", model)
     if not succeeded or ask("get", triton .. "/v2/health/ready", LOOK).status ~= 200 then
       -- Not loaded, or silent as a whole: Triton's own health says that.
-      good, problems[model] = seconds(), nil
+      good, problems["model " .. model] = seconds(), nil
     else
       local fails = total(answer.body, "nv_inference_request_failure", model, 'reason="BACKEND"') or 0
       if succeeded > successes then good = seconds() end
@@ -99,22 +114,18 @@ local function watch(model)
       local broken = failed[2] and seconds() - failed[2] < DOUBT
       local stalled = seconds() - good > QUIET + lifetime
       local problem = broken and "fails" or stalled and "does not answer" or nil
-      if problem ~= problems[model] then
-        core.log(core.warning, "model " .. model .. " " .. (problem or "answers again"))
-      end
-      problems[model] = problem
+      note("model " .. model, problem and "model " .. model .. " " .. problem, "model " .. model .. " answers again")
     end
   end
 end
 
 core.register_task(watch_triton)
+core.register_task(watch_memory)
 for model in os.getenv("WATCHED_MODELS"):gmatch("%S+") do
   core.register_task(function() watch(model) end)
 end
 
-core.register_fetches("model_problem", function()
-  for model, problem in pairs(problems) do
-    return "model " .. model .. " " .. problem
-  end
-  return ""
+core.register_fetches("problem", function()
+  local _, problem = next(problems)
+  return problem or ""
 end)

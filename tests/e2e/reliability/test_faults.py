@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,8 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
+import tritonclient.grpc.service_pb2 as pb
 
 from cluster import control, shell, volumes
 from cluster.control import CONTROL_PLANE
@@ -122,6 +125,44 @@ def ask_the_model(to: str, ends_within: float, whole_within: float) -> Callable[
         scene.whole(whole_within)
 
     return harmed
+
+
+def leave_streams(scene: Scene) -> None:
+    """Streams that a client cancels after a request that is refused: Triton keeps them, and the request."""
+    before = scene.service.restarts()[scene.name]
+    left = threading.Event()
+
+    def requests() -> Iterator[pb.ModelInferRequest]:
+        yield pb.ModelInferRequest(model_name="no such model", raw_input_contents=[bytes(1 << 20)])
+        left.wait(60)
+
+    with grpc.insecure_channel(f"{scene.pod['status']['podIP']}:8001") as channel:
+        stream = channel.stream_stream(
+            "/inference.GRPCInferenceService/ModelStreamInfer",
+            request_serializer=pb.ModelInferRequest.SerializeToString,
+        )
+        # Slower than the pod looks at its memory.
+        for _ in range(200):
+            if in_triton(scene, "test", "-e", "/state/full"):
+                break
+            left.clear()
+            calls = [stream(requests()) for _ in range(8)]
+            for call in calls:
+                assert next(call)
+                call.cancel()
+            left.set()
+            time.sleep(1)
+    scene.notes["full after, s"] = scene.since()
+    until(lambda: scene.service.ready() < 2, "a pod that is not ready", NOTICED)
+    scene.notes["not ready after, s"] = scene.since()
+    until(lambda: scene.service.restarts()[scene.name] > before, "Triton's restart", 300)
+    scene.whole(120)
+    (ended,) = (
+        each["lastState"]["terminated"]
+        for pod in scene.service.pods() if pod["metadata"]["name"] == scene.name
+        for each in pod["status"]["containerStatuses"] if each["name"] == "triton"
+    )  # fmt: skip
+    assert ended["reason"] != "OOMKilled", ended
 
 
 def an_instance(pod: Any) -> int:
@@ -307,6 +348,14 @@ FAULTS = [
         ask_the_model("leak", 120, 180),
         for_seconds=60,  # of a leak that pages in what it takes
         share=0.2,
+        nightly=True,
+    ),
+    Fault(
+        "memory-nearly-full",
+        "a client leaves gRPC streams behind, each with a request of 1 MiB that Triton keeps",
+        "the pod leaves service and its Triton ends as in a rollout, before the kernel ends it",
+        "none",
+        leave_streams,
         nightly=True,
     ),
     Fault(

@@ -109,10 +109,10 @@ frontend http
   http-request return status 400 content-type application/json lf-string "{\"error\":\"%[var(txn.json)]\"}" if METH_POST !{ var(txn.json) -m str ok }
   # What Triton refuses is in its metrics and the clients'; a line for each would make an overload dearer.
   http-response set-log-level silent if { status 503 }
-  # An answer of Triton's own. Where it gives none, the client is to come again by another connection, which the
-  # Service leads to another pod.
+  # An answer of Triton's own. Where it gives none, or has a problem, the client is to come again by another
+  # connection, which the Service leads to another pod.
   http-response set-var(txn.answered) bool(true)
-  http-after-response set-header Connection close if { stopping } || !{ var(txn.answered) -m found } { status ge 500 }
+  http-after-response set-header Connection close if { stopping } || !{ var(txn.answered) -m found } { status ge 500 } || { var(proc.problem) -m len gt 0 }
 
 # For probes and load balancers: never TLS, nothing but health.
 frontend health
@@ -125,8 +125,9 @@ frontend health
   monitor-uri /proxy
   http-request deny unless { path /v2/health/live /v2/health/ready }
   http-request return status 503 if { stopping }
-  http-request set-var(txn.problem) lua.model_problem
-  http-request return status 503 content-type text/plain lf-string "%[var(txn.problem)]\n" if { var(txn.problem) -m len gt 0 }
+  # For the clients' responses as well: to ask the script for each of them would cost a tenth of what small ones do.
+  http-request set-var(proc.problem) lua.problem
+  http-request return status 503 content-type text/plain lf-string "%[var(proc.problem)]\n" if { var(proc.problem) -m len gt 0 }
 
 backend triton
   # Requests of all clients share connections: Triton pays for each.

@@ -229,16 +229,27 @@ class _Guard:
     to end in good order, Triton would first fail requests for as long as it waits for what is gone.
     """
 
+    # A read's time is up as well when the machine's clock is put forward, so one alone is no silence.
     SCRIPT = """
-        while read -r ${2:+-t "$2"} line || { code=$?; false; }; do [ "$line" = end ] && exit; done
-        [ $code -gt 128 ] && what="stands still" || what="has died"
+        silent=0
+        while [ $silent -lt 2 ]; do
+            if read -r ${2:+-t "$2"} line; then
+                [ "$line" = end ] && exit
+                silent=0
+            elif [ $? -gt 128 ]; then
+                silent=$((silent + 1))
+            else
+                break
+            fi
+        done
+        [ $silent = 2 ] && what="stands still" || what="has died"
         echo "an instance $what: Triton ends" >&2
         kill -KILL "$1"
     """
 
     def __init__(self, limit: float) -> None:
         triton = str(os.getppid())
-        command = ["bash", "-c", self.SCRIPT, "guard", triton, *([str(limit)] if limit else [])]
+        command = ["bash", "-c", self.SCRIPT, "guard", triton, *([str(limit / 2)] if limit else [])]
         self._shell = subprocess.Popen(command, stdin=subprocess.PIPE)
         self._ending = threading.Event()
         if limit:

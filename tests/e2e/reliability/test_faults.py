@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc.service_pb2 as pb
 
-from cluster import control, shell, volumes
+from cluster import control, preflight, shell, volumes
 from cluster.control import CONTROL_PLANE
 
 from ..helm import kubectl
@@ -293,7 +293,7 @@ def put_the_clock_forward(scene: Scene) -> None:
     nothing of it, so how such a pod ends, which waits for much, says nothing of a real clock."""
     library = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
     if not library.exists():
-        pytest.skip("libfaketime is not installed (Debian: apt install libfaketime)")
+        preflight.install(["libfaketime"], preflight.log())
     given = config_map("faketime", {library.name: library.read_bytes()})
     run("apply", "--server-side", "--filename", "-", given=given)
     environment = {

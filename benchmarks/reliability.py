@@ -22,10 +22,9 @@ ROWS = ROOT / "build" / "reliability"
 # In the order of the table; a row that is not named here comes last.
 ORDER = (
     "triton-killed", "out-of-memory", "memory-nearly-full", "instance-killed", "instance-hangs",
-    "instance-stopped", "triton-stopped", "node-lost", "kubelet-stopped", "containerd-stopped", "packet-loss", "narrow-link",
-    "dns-gone",
-    "prometheus-gone", "api-server-gone", "disk-full", "clock-off", "overload", "overload-steps",
-    "priorities", "soak", "soak-long",
+    "instance-stopped", "triton-stopped", "node-lost", "kubelet-stopped", "containerd-stopped",
+    "packet-loss", "narrow-link", "dns-gone", "prometheus-gone", "api-server-gone", "disk-full", "clock-off",
+    "overload", "overload-steps", "priorities", "soak", "soak-long",
 )  # fmt: skip
 
 

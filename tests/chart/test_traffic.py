@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 
 from charts.package import CHART
 
+from .container import Container
 from .render import ROOT, containers, load, merge, only, pods, render_chart
 
 LOCAL = ROOT / "values" / "local.yaml"
@@ -147,13 +147,12 @@ def test_the_proxy_passes_nothing_but_health_on_its_plain_port() -> None:
 
 def test_what_changes_triton_is_closed_with_a_key_that_every_start_makes_anew(tmp_path: Path) -> None:
     pod = triton_pod()
-    command = [word.replace("/tmp/", f"{tmp_path}/") for word in container(pod, "triton")["args"]]
-    server = command.index("tritonserver")
 
     def start() -> dict[str, str]:
         """The options that the server gets beside those of the manifest."""
-        shown = [*command[:server], "printf", "%s\\n"]
-        lines = subprocess.run(shown, capture_output=True, text=True, check=True).stdout.splitlines()
+        with Container(tmp_path, "v2").started("printf", "%s\\n") as triton:
+            assert triton.stdout is not None
+            lines = [triton.stdout.readline().strip() for _ in range(2)]
         return dict(line.removeprefix("--").split("=", 1) for line in lines)
 
     keys = []
@@ -164,7 +163,7 @@ def test_what_changes_triton_is_closed_with_a_key_that_every_start_makes_anew(tm
         closed, _, key = value.partition(":operator=")
         assert set(closed.split(",")) == ALL - OPEN
         assert re.fullmatch("[0-9a-f]{32}", key)
-        file = tmp_path / "operator-key"
+        file = tmp_path / "tmp/operator-key"
         assert (file.read_text(), file.stat().st_mode & 0o777) == (f"{key}\n", 0o600)
         keys.append(key)
     assert keys[0] != keys[1]

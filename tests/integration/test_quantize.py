@@ -24,7 +24,7 @@ from model_tools.quantize.histogram import Histograms
 from model_tools.quantize.placement import place
 from tests.commands import model_tools as run
 
-PICTURES = 300  # of the digits, where all would take a while
+PICTURES = 600  # of the digits, where all would take a while
 # Least top-1 of FP32 and largest drop of INT8. Random features tell digits apart by little differences, of
 # which INT8 leaves less than of a trained model's; what counts here is that a mistake costs far more.
 MODELS = {"small": (90, 3.5), "mobilenet_folder": (90, 2.0)}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,5 +58,5 @@ class Container:
         try:
             yield process
         finally:
-            subprocess.run(["pkill", "-KILL", "--session", str(process.pid)], check=False)
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+
+from tests.e2e.waiting import until
 
 from .container import MOST, Container
 
@@ -25,20 +26,13 @@ def container(request: pytest.FixtureRequest, tmp_path: Path) -> Container:
     return found
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
-
-
 def test_a_container_whose_memory_is_nearly_used_up_is_said_to_be_full(container: Container) -> None:
     container.holds(LIMIT // 100 * 84)
     with container.started(*ASLEEP):
         container.holds(LIMIT // 100 * 96)
-        until(lambda: container.full == "Triton has taken 96 % of its memory\n", "a full container")
+        until(lambda: container.full == "Triton has taken 96 % of its memory\n", "a full container", 30, 0.02)
         container.holds(LIMIT // 100 * 50)
-        until(lambda: not container.full, "a container that has memory again")
+        until(lambda: not container.full, "a container that has memory again", 30, 0.02)
 
 
 def test_pods_that_fill_up_alike_are_not_full_at_once(tmp_path: Path) -> None:
@@ -56,11 +50,11 @@ def test_pods_that_fill_up_alike_are_not_full_at_once(tmp_path: Path) -> None:
         started = [stack.enter_context(container.started(*ASLEEP)) for container in containers]
         held(containers, started)
         hold(90)
-        until(lambda: any(container.full for container in containers), "a full container")
+        until(lambda: any(container.full for container in containers), "a full container", 30, 0.02)
         time.sleep(0.5)
         assert not all(container.full for container in containers)
         hold(95)
-        until(lambda: all(container.full for container in containers), "full containers")
+        until(lambda: all(container.full for container in containers), "full containers", 30, 0.02)
 
 
 def test_pages_of_files_make_nothing_full(container: Container) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,8 @@ class Instance:
         return self.triton.stderr.read()
 
     def close(self) -> None:
-        subprocess.run(["pkill", "-KILL", "--session", str(self.triton.pid)], check=False)
+        with suppress(ProcessLookupError):
+            os.killpg(self.triton.pid, signal.SIGKILL)
         self.triton.wait()
 
 

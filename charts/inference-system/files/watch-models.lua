@@ -86,7 +86,7 @@ local function watch_triton()
 end
 
 local function watch(model)
-  local send = request(model)
+  local what, send = "model " .. model, request(model)
   local good, doubt, failed = seconds(), 0, {} -- when it last answered; until when to look; when requests failed
   local successes, failures = 0, 0
   while true do
@@ -96,7 +96,7 @@ local function watch(model)
     local succeeded = answer.status == 200 and total(answer.body, "nv_inference_request_success", model)
     if not succeeded or ask("get", triton .. "/v2/health/ready", LOOK).status ~= 200 then
       -- Not loaded, or silent as a whole: Triton's own health says that.
-      good, problems["model " .. model] = seconds(), nil
+      good, problems[what] = seconds(), nil
     else
       local fails = total(answer.body, "nv_inference_request_failure", model, 'reason="BACKEND"') or 0
       if succeeded > successes then good = seconds() end
@@ -114,7 +114,7 @@ local function watch(model)
       local broken = failed[2] and seconds() - failed[2] < DOUBT
       local stalled = seconds() - good > QUIET + lifetime
       local problem = broken and "fails" or stalled and "does not answer" or nil
-      note("model " .. model, problem and "model " .. model .. " " .. problem, "model " .. model .. " answers again")
+      note(what, problem and what .. " " .. problem, what .. " answers again")
     end
   end
 end

@@ -31,13 +31,18 @@ def node_of(pod: dict[str, Any]) -> Node:
 
 def in_pod(pod: dict[str, Any], program: str) -> list[int]:
     """The processes in a pod whose command line begins with that program's path or name; the oldest first."""
+    return [pid for pid, name in programs(pod).items() if name == program]
+
+
+def programs(pod: dict[str, Any]) -> dict[int, str]:
+    """The program's name of each process in a pod; the oldest first."""
     uid = pod["metadata"]["uid"]
-    found = []
+    found = {}
     for pid in sorted(cgroups.processes(node_of(pod).name)):
         try:
             command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode()
-            if uid in Path(f"/proc/{pid}/cgroup").read_text() and Path(command).name == program:
-                found.append(pid)
+            if command and uid in Path(f"/proc/{pid}/cgroup").read_text():
+                found[pid] = Path(command).name
         except OSError:
             continue
     return found

@@ -6,14 +6,12 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from cluster import cgroups
 
 from . import node
 
@@ -65,23 +63,11 @@ class Usage:
         return float(rows[-1] - rows[0])
 
 
-def lasting(pod: dict[str, Any]) -> list[int]:
-    """The processes of a pod, but for the sleep between two looks at its memory (files/start-triton.sh)."""
-    uid = pod["metadata"]["uid"]
-    found = []
-    for pid in cgroups.processes(node.node_of(pod).name):
-        proc = Path(f"/proc/{pid}")
-        with suppress(OSError):  # gone meanwhile
-            ours = uid in (proc / "cgroup").read_text() and (proc / "cmdline").read_bytes()
-            if ours and (proc / "comm").read_text() != "sleep\n":
-                found.append(pid)
-    return found
-
-
 @contextmanager
 def watched(pod: dict[str, Any], every: float = 1.0) -> Iterator[Usage]:
     """Samples until the block ends. A process that ends meanwhile fails the test: none should."""
-    usage = Usage(lasting(pod))
+    # The sleep is between two looks at the pod's memory (files/start-triton.sh).
+    usage = Usage([pid for pid, name in node.programs(pod).items() if name != "sleep"])
     errors: list[BaseException] = []
 
     def work() -> None:
